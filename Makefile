@@ -1,0 +1,31 @@
+# The two commands of a newcomer: `make demo` and `make test`. Both set everything up first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test core check study clean
+
+demo: $(INSTALLED)  ## the main job on the offline quickstart
+	$(BIN)/ranksaga run --out runs
+
+test: $(INSTALLED)  ## the whole suite
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+core: $(INSTALLED)  ## the fast part of the suite
+	$(BIN)/pytest -m "not slow and not shared and not browser"
+
+study: $(INSTALLED)  ## the offline study; RANKSAGA_DATASETS names the folder of the collections
+	$(BIN)/ranksaga run benchmarking/offline-study.yaml --out runs
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[quickstart,dev]"
+	touch $@

@@ -1,0 +1,262 @@
+"""The command line: thin commands over the library. Results to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ranksaga import __version__
+from ranksaga.errors import RankSagaError, RegressionError, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="ranksaga",
+    help="Make an embedding model better at retrieval on every dataset it is given, and prove it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+datasets_app = typer.Typer(help="List, show, get, check and build datasets.", no_args_is_help=True)
+app.add_typer(datasets_app, name="datasets")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder that receives the run.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ranksaga {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the library's log on stderr.")] = False,
+) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.ERROR,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe file (YAML); none: the offline quickstart.")] = None,
+    out: Out = Path("runs"),
+    on: Annotated[
+        str, typer.Option("--on", metavar="WHERE", help="local | torchrun:N | ray[:ADDRESS] | modal[:GPU]")
+    ] = "local",
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return at once; the run goes on where it is (modal).")
+    ] = False,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Do this stage and the later ones again.")
+    ] = None,
+    stop: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Reuse nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the resolved recipe and the stages; do nothing.")
+    ] = False,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Benchmark, fine-tune on all datasets, benchmark again, compare, report."""
+    from ranksaga.backends.base import launch
+    from ranksaga.recipe import dump_recipe, load_recipe
+    from ranksaga.run.stages import STAGES, check_stages
+
+    resolved = load_recipe(recipe, set_ or [])
+    check_stages(start, stop)
+    if dry_run:
+        typer.echo(dump_recipe(resolved) + f"# stages: {' -> '.join(STAGES)}\n# folder: {out / resolved.name}")
+        return
+    outcome = launch(resolved, out / resolved.name, on=on, detach=detach, start=start, stop=stop, fresh=fresh)
+    if as_json:
+        typer.echo(json.dumps(outcome.as_json(), indent=2))
+    else:
+        typer.echo(outcome.text())
+
+
+@app.command()
+def finetune(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")], out: Out = Path("runs"), set_: Set = None
+) -> None:
+    """Fine-tune only: the stages data to select of a run."""
+    run(recipe=recipe, out=out, stop="select", set_=set_)
+
+
+@app.command()
+def benchmark(
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder, hub id, or minilm.")],
+    dataset: Annotated[list[str], typer.Option("--dataset", "-d", help="Dataset; repeat for more.")],
+    split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
+    precision: Annotated[str, typer.Option(help="auto | fp32 | bf16 | fp16")] = "auto",
+    max_length: Annotated[int | None, typer.Option(help="Tokens per text; none: the model's own limit.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for MTEB-layout results and TREC runs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model on datasets: nDCG, MAP, recall, precision and MRR."""
+    from ranksaga.run.single import benchmark_model
+
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise UsageError(f"--precision {precision}: expected auto, fp32, bf16 or fp16")
+    results = benchmark_model(model, dataset, split=split, precision=precision, max_length=max_length, out=out)
+    if as_json:
+        typer.echo(json.dumps({r.dataset: {key: r.mean(key) for key in r.values} for r in results}, indent=2))
+        return
+    for result in results:
+        shown = ("ndcg_at_10", "map_at_100", "recall_at_100", "mrr_at_10")
+        figures = "  ".join(f"{key} {result.mean(key):.4f}" for key in shown)
+        typer.echo(f"{result.dataset:24s} {figures}  ({len(result.query_ids)} queries)")
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="Result folder of the first model (benchmark --out).")],
+    candidate: Annotated[Path, typer.Argument(help="Result folder of the second model.")],
+    fail_on_regression: Annotated[
+        bool, typer.Option("--fail-on-regression", help="Exit 3 where a dataset got significantly worse.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare two measured models, query by query, with significance tests."""
+    from ranksaga.run.single import compare_results
+
+    text, rows, regressed = compare_results(baseline, candidate)
+    typer.echo(json.dumps(rows, indent=2) if as_json else text)
+    if fail_on_regression and regressed:
+        raise RegressionError(f"significantly worse on {', '.join(regressed)} (nDCG@10, Holm-corrected p < 0.05)")
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
+    """Make a finished run's report again from its files."""
+    from ranksaga.backends.base import launch
+    from ranksaga.recipe import load_recipe
+
+    source = run_folder / "recipe.yaml"
+    if not source.is_file():
+        raise UsageError(f"{run_folder}: no recipe.yaml there, so it is no run; name a folder that ranksaga run made")
+    outcome = launch(load_recipe(source, environment={}), run_folder, start="report")
+    typer.echo(outcome.text())
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Show what this machine offers: versions, devices, precision, folders."""
+    from ranksaga.run.environment import describe_environment
+
+    facts = describe_environment(probe=True)
+    typer.echo(
+        json.dumps(facts, indent=2) if as_json else "\n".join(f"{key:24s} {value}" for key, value in facts.items())
+    )
+
+
+@datasets_app.command("list")
+def datasets_list(as_json: Json = False) -> None:
+    """All names that resolve: here, in the cache, and in the catalogue of public BEIR sets."""
+    from ranksaga.data.catalog import catalog
+    from ranksaga.data.resolve import available
+
+    rows: list[dict[str, Any]] = [{"name": found.name, "where": found.where} for found in available()]
+    rows += [{"name": name, "where": "catalogue"} for name in catalog() if name not in {row["name"] for row in rows}]
+    typer.echo(
+        json.dumps(rows, indent=2) if as_json else "\n".join(f"{row['name']:28s} {row['where']}" for row in rows)
+    )
+
+
+@datasets_app.command("show")
+def datasets_show(name: str, as_json: Json = False) -> None:
+    """Counts, splits and a first example of a dataset."""
+    from ranksaga.data.resolve import load
+
+    dataset = load(name)
+    facts: dict[str, Any] = {
+        "name": dataset.name,
+        "documents": len(dataset.corpus),
+        "queries": len(dataset.queries),
+        "splits": {
+            split: {"queries": len(judged.query_rows), "judgments": len(judged), "positives": len(judged.positives)}
+            for split, judged in dataset.qrels.items()
+        },
+        "fingerprint": dataset.fingerprint,
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        if key == "splits":
+            for split, counts in value.items():
+                typer.echo(f"{split:12s} " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        else:
+            typer.echo(f"{key:12s} {value}")
+
+
+@datasets_app.command("get")
+def datasets_get(name: str) -> None:
+    """Download a dataset into the cache (or find it there) and check it."""
+    from ranksaga.data.resolve import load
+
+    dataset = load(name)
+    typer.echo(f"{dataset.name}: {len(dataset.corpus)} documents, {len(dataset.queries)} queries")
+
+
+@datasets_app.command("check")
+def datasets_check(path: Path, as_json: Json = False) -> None:
+    """List every problem of a BEIR folder with file and line. Exit code 2 where there is an error."""
+    from dataclasses import asdict
+
+    from ranksaga.data.check import check_beir
+
+    findings = check_beir(path)
+    if as_json:
+        typer.echo(json.dumps([{**asdict(f), "file": str(f.file)} for f in findings], indent=2))
+    else:
+        for finding in findings:
+            line = f":{finding.line}" if finding.line else ""
+            typer.echo(f"{finding.level}: {finding.file}{line}: {finding.message}")
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
+        raise UsageError(f"{path}: {errors} error{'s' * (errors > 1)}; mend the lines above")
+    if not as_json:
+        typer.echo(f"{path}: good")
+
+
+@datasets_app.command("build")
+def datasets_build(
+    source: Annotated[str, typer.Argument(help="python:NAME, or a folder of Python source.")],
+    target: Annotated[Path, typer.Argument(help="BEIR folder to write.")],
+) -> None:
+    """Build a dataset from Python source: docstring summaries as queries, functions as documents."""
+    from ranksaga.data.beir import write_beir
+    from ranksaga.data.build import build_python
+    from ranksaga.data.resolve import load
+
+    if target.exists():
+        raise UsageError(f"{target}: exists already; name a new folder")
+    dataset = load(source) if source.startswith("python:") else build_python(Path(source))
+    write_beir(dataset, target)
+    typer.echo(f"{target}: {len(dataset.corpus)} documents, {len(dataset.queries)} queries")
+
+
+def main() -> None:
+    """Entry point: errors that RankSaga raises on purpose become one line and an exit code."""
+    try:
+        app()
+    except RankSagaError as error:
+        typer.echo(f"ranksaga: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("ranksaga: interrupted; the same command continues from here", err=True)
+        sys.exit(130)

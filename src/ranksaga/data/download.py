@@ -1,0 +1,294 @@
+"""Getting a public dataset into the cache: BEIR's zips and Hugging Face's copies.
+
+Nothing half done is ever visible: bytes collect in a ``.part`` file that a later call resumes,
+the archive is unpacked into a temporary folder, its counts are compared with the catalogue,
+and only then the folder is moved into place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import stat
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from ranksaga.data.beir import Counts, count_beir
+from ranksaga.data.catalog import CatalogEntry, catalog, catalog_entry
+from ranksaga.data.hub import fetch_hub, is_hub_name
+from ranksaga.errors import DownloadError, RankSagaError
+from ranksaga.files import atomic_dir, cache_home
+
+__all__ = ["BEIR_URL", "dataset_cache", "download", "fetch", "refuse_if_offline", "unpack"]
+
+BEIR_URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
+_ATTEMPTS = 5  # without a byte of progress
+_PAUSE = 0.5  # seconds, doubled with each attempt
+_TIMEOUT = 60.0  # seconds without a byte
+_BLOCK = 1 << 20
+# Text packs about four to one; a hundred to one is no dataset. The floor lets small archives be.
+_MAX_RATIO = 100
+_RATIO_FLOOR = 10 << 20
+
+logger = logging.getLogger(__name__)
+
+
+class _NoSpaceError(DownloadError):
+    """The disk is full."""
+
+
+def dataset_cache() -> Path:
+    """Folder that holds the downloaded datasets."""
+    return cache_home() / "datasets"
+
+
+def refuse_if_offline(what: str) -> None:
+    """Raise if ``HF_HUB_OFFLINE`` forbids downloads.
+
+    Raises:
+        DownloadError: it does.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise DownloadError(
+            f"{what} is not on this machine and HF_HUB_OFFLINE forbids downloads; unset it, "
+            "or put the dataset into a folder named by RANKSAGA_DATASETS"
+        )
+
+
+def download(name: str, base_url: str | None = None) -> Path:
+    """Download a dataset into the cache, unless it is there, and return its folder.
+
+    Args:
+        name: a name of the catalogue (from BEIR's zip), or ``BeIR/NAME`` or ``mteb/NAME``
+            (from Hugging Face, or the mirror that ``HF_ENDPOINT`` names).
+        base_url: where BEIR's zips lie; None: ``RANKSAGA_BEIR_URL``, else BEIR's own server.
+
+    Raises:
+        DataError: the name is unknown.
+        DownloadError: downloads are forbidden, the server failed, or the content is not what
+            the catalogue promises. The cache is then as it was.
+    """
+    archive = None if is_hub_name(name) else _archive_of(catalog_entry(name))
+    target = dataset_cache() / name
+    if target.is_dir():
+        return target
+    refuse_if_offline(name)
+    # Ranks of one run may ask for the same set at once: the first works, the others find it done.
+    with _locked(archive or name):
+        if target.is_dir():
+            return target
+        if archive is None:
+            _download_hub(name, target)
+        else:
+            _download_archive(archive, base_url or os.environ.get("RANKSAGA_BEIR_URL") or BEIR_URL)
+    return target
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    from filelock import FileLock
+
+    folder = cache_home() / "downloads"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{name.replace('/', '--')}.lock"):
+        yield
+
+
+def _archive_of(entry: CatalogEntry) -> str:
+    if entry.archive is None:
+        raise DownloadError(
+            f"{entry.name} ({entry.title}) is not public; obtain it from its owner, convert it to the BEIR layout "
+            "and put it into a folder named by RANKSAGA_DATASETS"
+        )
+    return entry.archive
+
+
+def _download_archive(archive: str, base_url: str) -> None:
+    """Fetch one of BEIR's zips and move all its datasets into the cache."""
+    members = [entry for entry in catalog().values() if entry.archive == archive]
+    url = f"{base_url.rstrip('/')}/{archive}.zip"
+    file = cache_home() / "downloads" / f"{archive}.zip"
+    fetch(url, file, md5=members[0].archive_md5)
+    try:
+        with atomic_dir(dataset_cache() / archive) as folder:
+            unpack(file, folder, archive)
+            for entry in members:
+                counts = count_beir(folder / PurePosixPath(entry.name).relative_to(archive))
+                if counts != entry.counts:
+                    raise _wrong_counts(entry, url, counts)
+    except _NoSpaceError:
+        raise  # the zip is sound: it is kept, and the next call starts from it
+    except RankSagaError:
+        file.unlink()
+        raise
+    file.unlink()
+
+
+def _download_hub(name: str, target: Path) -> None:
+    """Fetch one of Hugging Face's copies; MTEB drops splits and zero grades, so less is compared."""
+    known = next((entry for entry in catalog().values() if name in entry.hub), None)
+    with atomic_dir(target) as folder:
+        fetch_hub(name, folder)
+        counts = count_beir(folder)
+        if known is None or known.counts is None:
+            logger.info("%s is not in the catalogue: its counts cannot be compared", name)
+            return
+        promised = known.counts
+        shared = counts.splits.keys() & promised.splits.keys()
+        same = all(counts.splits[split][0] == promised.splits[split][0] for split in shared)
+        if not shared or not same or counts.documents != promised.documents:
+            raise _wrong_counts(known, name, counts)
+
+
+def _wrong_counts(entry: CatalogEntry, source: str, found: Counts) -> DownloadError:
+    return DownloadError(
+        f"{source} is not {entry.name} as published: found {_describe(found)}; "
+        f"expected {_describe(entry.counts)}; nothing was kept, take it from another source"
+    )
+
+
+def _describe(counts: Counts | None) -> str:
+    if counts is None:
+        return "nothing"
+    splits = (f"{split} {queries} queries and {n} judgments" for split, (queries, n) in sorted(counts.splits.items()))
+    return ", ".join((f"{counts.documents} documents", f"{counts.queries} queries", *splits))
+
+
+def fetch(url: str, target: Path, md5: str | None = None, sha256: str | None = None) -> None:
+    """Download a file; a download that was cut goes on where it ended, within this call or in a later one.
+
+    Args:
+        url: what to get.
+        target: the file to make; bytes collect in ``<target>.part``.
+        md5: expected MD5 in hex; None: not compared.
+        sha256: expected SHA-256 in hex; None: not compared.
+
+    Raises:
+        DownloadError: the server refused, went silent, there is no space, or a checksum differs.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    if target.exists():
+        os.replace(target, part)
+    failures, size = 0, -1
+    while (failure := _try_to_finish(url, part)) is not None:
+        grown = part.stat().st_size if part.exists() else 0
+        failures = 1 if grown > size else failures + 1  # only attempts without progress count
+        size = grown
+        logger.info("%s: cut at byte %d (%s)", url, size, failure)
+        if failures == _ATTEMPTS:
+            raise DownloadError(
+                f"{url}: {_ATTEMPTS} attempts failed, the last one with: {failure}; check the network and run again, "
+                "what has arrived is kept"
+            ) from failure
+        time.sleep(_PAUSE * 2**failures)
+    for algorithm, expected in (("md5", md5), ("sha256", sha256)):
+        if expected is not None and (found := _digest(part, algorithm)) != expected:
+            part.unlink()
+            raise DownloadError(
+                f"{url}: the {algorithm} checksum is {found}, expected {expected}; the file was deleted, "
+                "run again or take another source"
+            )
+    os.replace(part, target)
+
+
+def _try_to_finish(url: str, part: Path) -> Exception | None:
+    """Fetch what is missing; None if the part is whole, else the failure, after which another try makes sense."""
+    try:
+        _fetch_rest(url, part)
+    except urllib.error.HTTPError as problem:
+        if problem.code == 416:  # nothing behind our last byte: the part is whole, or it is of another file
+            if problem.headers.get("Content-Range") == f"bytes */{part.stat().st_size}":
+                return None
+            part.unlink()
+        elif problem.code < 500 and problem.code not in (408, 429):
+            raise DownloadError(
+                f"{url}: the server answered {problem.code} {problem.reason}; check the address"
+            ) from problem
+        return problem
+    except (OSError, http.client.HTTPException) as problem:
+        return problem
+    return None
+
+
+def _fetch_rest(url: str, part: Path) -> None:
+    """Append what is missing to the part; raises OSError if the connection ends before the file does."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+        if response.status != 206:  # the whole file, whatever was asked
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        if total is not None:
+            _require_space(part.parent, total - have)
+        logger.info("%s: %s bytes, from byte %d on", url, "unknown" if total is None else total, have)
+        with part.open("ab" if have else "wb") as stream:
+            while block := response.read(_BLOCK):
+                stream.write(block)
+            size = stream.tell()
+    if total is not None and size != total:
+        raise ConnectionError(f"the connection ended at byte {size} of {total}")
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise _NoSpaceError(
+            f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
+            "free some space or set RANKSAGA_HOME to another disk"
+        )
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    # md5 guards against a broken download only; no one relies on it against an attacker.
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+def unpack(archive: Path, folder: Path, top: str) -> None:
+    """Unpack the dataset files of a zip whose entries all lie under the folder ``top``; that level is left out.
+
+    Raises:
+        DownloadError: it is no sound zip, or one that tries to write elsewhere, has links, or
+            grows beyond all reason; files unpacked so far are the caller's to remove.
+    """
+    try:
+        with zipfile.ZipFile(archive) as source:
+            for entry in source.infolist():
+                _refuse_unsafe(archive, entry)
+            wanted = [entry for entry in source.infolist() if _is_wanted(PurePosixPath(entry.filename), top)]
+            total = sum(entry.file_size for entry in wanted)
+            if total > max(_MAX_RATIO * archive.stat().st_size, _RATIO_FLOOR):
+                raise DownloadError(f"{archive.name}: it unpacks to {total} bytes, too many for its size; not unpacked")
+            _require_space(folder, total)
+            for entry in wanted:
+                target = folder / PurePosixPath(entry.filename).relative_to(top)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # zipfile reads no more than the size that the entry declares, so the limit above binds.
+                with source.open(entry) as packed, target.open("wb") as stream:
+                    shutil.copyfileobj(packed, stream, _BLOCK)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as problem:
+        raise DownloadError(f"{archive.name}: not a sound zip ({problem}); take it from another source") from problem
+
+
+def _refuse_unsafe(archive: Path, entry: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(entry.filename)
+    is_link = stat.S_ISLNK(entry.external_attr >> 16)
+    if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or ":" in entry.filename or is_link:
+        raise DownloadError(f"{archive.name}: the entry {entry.filename!r} points outside; nothing was unpacked")
+
+
+def _is_wanted(path: PurePosixPath, top: str) -> bool:
+    if path.parts[:1] != (top,):
+        return False  # such as macOS's __MACOSX
+    return path.name in ("corpus.jsonl", "queries.jsonl") or (path.parent.name == "qrels" and path.suffix == ".tsv")

@@ -1,0 +1,208 @@
+"""Encoder: model + prompts + max length + precision. Texts in, unit vectors out.
+
+Texts are tokenised once, sorted by length and batched by a budget of tokens, so that
+almost no padding is computed. The transformer runs in the encoder's precision; pooling
+and normalisation always run in float32, which costs nothing and keeps scores exact.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranksaga.encode.models import load_model, locate, revision_of
+from ranksaga.encode.precision import choose_precision
+from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
+from ranksaga.files import hash_json
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["Encoder", "EncoderSpec", "load_encoder"]
+
+logger = logging.getLogger(__name__)
+
+# Padded tokens per batch. On CPU larger batches fall out of the cache; a GPU wants to be filled.
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 131072}
+TOKENIZE_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Everything that changes a vector. Its hash is the encoder's identity."""
+
+    model: str
+    revision: str
+    prompts: Prompts
+    max_length: int
+    precision: str
+    similarity: str
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits; the model's name and the prompts' source do not enter."""
+        values = asdict(self)
+        del values["model"], values["prompts"]["source"]
+        return hash_json({**values, "format": 1})
+
+
+class Encoder:
+    """Encodes queries and documents with one model.
+
+    ``model`` stays in float32: it is what training starts from and what is saved. A copy of its
+    transformer in the encoder's precision does the encoding.
+    """
+
+    def __init__(self, model: SentenceTransformer, spec: EncoderSpec) -> None:
+        self.model = model
+        self.spec = spec
+        self._fast: SentenceTransformer | None = None
+
+    @property
+    def device(self) -> str:
+        """Where the model lies, as torch names it."""
+        return str(self.model.device)
+
+    def encode_queries(
+        self, texts: Sequence[str], progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors (n, d) float32 of queries, each with the query prompt before it."""
+        return self._encode(texts, self.spec.prompts.query, progress)
+
+    def encode_documents(
+        self, texts: Sequence[str], progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors (n, d) float32 of documents, each with the document prompt before it."""
+        return self._encode(texts, self.spec.prompts.document, progress)
+
+    def with_model(self, model: SentenceTransformer) -> Encoder:
+        """The same settings around other weights."""
+        spec = EncoderSpec(**{**self.spec.__dict__, "revision": revision_of(model)})
+        return Encoder(model, spec)
+
+    def _encode(self, texts: Sequence[str], prompt: str, progress: Callable[[int], None] | None) -> NDArray[np.float32]:
+        import torch
+
+        # Equal texts have equal vectors: encode each once.
+        unique = list(dict.fromkeys(texts))
+        model = self._ready()
+        model.eval()
+        plain = [f"{prompt}{text}" for text in unique]
+        tokens = [
+            row
+            for start in range(0, len(plain), TOKENIZE_CHUNK)
+            for row in self._tokenize(plain[start : start + TOKENIZE_CHUNK])
+        ]
+        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
+        budget = TOKEN_BUDGET["cpu" if self.device == "cpu" else "cuda"]
+        vectors: NDArray[np.float32] | None = None
+        done = 0
+        with torch.inference_mode():
+            for batch in _batches([len(tokens[row]) for row in order], budget):
+                rows = order[batch[0] : batch[1]]
+                output = self._forward(model, [tokens[row] for row in rows]).cpu().numpy()
+                if vectors is None:
+                    vectors = np.empty((len(unique), output.shape[1]), dtype=np.float32)
+                vectors[rows] = output
+                done += len(rows)
+                if progress is not None:
+                    progress(len(rows))
+        if vectors is None:
+            return np.empty((0, int(model.get_embedding_dimension() or 0)), dtype=np.float32)
+        if len(unique) == len(texts):
+            return vectors
+        place = {text: row for row, text in enumerate(unique)}
+        return vectors[[place[text] for text in texts]]
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        encoded = self.model.tokenizer(
+            texts, truncation=True, max_length=self.spec.max_length, padding=False, return_attention_mask=False
+        )
+        return list(encoded["input_ids"])
+
+    def _forward(self, model: SentenceTransformer, tokens: list[list[int]]) -> torch.Tensor:
+        """Sentence vectors (n, d) of one batch of token rows."""
+        import torch
+
+        longest = max(map(len, tokens))
+        pad = self.model.tokenizer.pad_token_id or 0
+        ids = torch.full((len(tokens), longest), pad, dtype=torch.long)
+        mask = torch.zeros((len(tokens), longest), dtype=torch.long)
+        left = self.model.tokenizer.padding_side == "left"
+        for row, values in enumerate(tokens):
+            place = slice(longest - len(values), None) if left else slice(0, len(values))
+            ids[row, place] = torch.tensor(values)
+            mask[row, place] = 1
+        features: dict[str, Any] = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        for position, module in enumerate(model):
+            features = module(features)
+            if position == 0:
+                features["token_embeddings"] = features["token_embeddings"].float()
+        vectors: torch.Tensor = features["sentence_embedding"].float()
+        return torch.nn.functional.normalize(vectors, dim=1) if self.spec.similarity == "cosine" else vectors
+
+    def _ready(self) -> SentenceTransformer:
+        """The model with its transformer in the encoder's precision, made once."""
+        if self.spec.precision == "fp32":
+            return self.model
+        if self._fast is None:
+            import torch
+
+            fast = copy.deepcopy(self.model)
+            fast[0].to(torch.bfloat16 if self.spec.precision == "bf16" else torch.float16)
+            self._fast = fast
+        return self._fast
+
+
+def load_encoder(
+    name: str,
+    *,
+    precision: str = "auto",
+    max_length: int | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> Encoder:
+    """Load a model and settle its prompts, length and precision.
+
+    Raises:
+        ModelError: see :func:`ranksaga.encode.models.load_model`.
+    """
+    from pathlib import Path
+
+    model = load_model(name, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    where = Path(locate(name))
+    hints = name_hints(name, where if where.is_dir() else None)
+    prompts = find_prompts(dict(model.prompts), hints, query_prompt, document_prompt)
+    own_limit = model.max_seq_length or 512
+    spec = EncoderSpec(
+        model=name,
+        revision=revision_of(model),
+        prompts=prompts,
+        max_length=min(max_length, own_limit) if max_length else own_limit,
+        precision=choose_precision(precision, str(model.device)),
+        similarity="dot" if model.similarity_fn_name == "dot" else "cosine",
+    )
+    logger.info("%s: %s", name, spec)
+    return Encoder(model, spec)
+
+
+def _batches(lengths: list[int], budget: int) -> list[tuple[int, int]]:
+    """Cut rows sorted by falling length into (start, stop) with at most ``budget`` padded tokens each."""
+    cuts: list[tuple[int, int]] = []
+    start = 0
+    for row in range(len(lengths) + 1):
+        if row == len(lengths) or (row > start and lengths[start] * (row - start + 1) > budget):
+            if row > start:
+                cuts.append((start, row))
+            start = row
+    return cuts

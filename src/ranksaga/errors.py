@@ -1,0 +1,61 @@
+"""The exceptions a user can meet. Each message says what was found, what was expected and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "DataError",
+    "DownloadError",
+    "ModelError",
+    "RankSagaError",
+    "RecipeError",
+    "RegressionError",
+    "StageError",
+    "UsageError",
+]
+
+
+class RankSagaError(Exception):
+    """Base of every error that RankSaga raises on purpose.
+
+    ``exit_code`` is the exit code of the command line: 1 failed, 2 wrong usage or
+    wrong input, 3 a regression where ``--fail-on-regression`` asked.
+    """
+
+    exit_code: int = 1
+
+
+class UsageError(RankSagaError):
+    """The command or its arguments are wrong."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe is wrong: an unknown key, a bad value, a broken file."""
+
+
+class DataError(UsageError):
+    """A dataset is missing or broken. The message names file and line where there is one."""
+
+
+class ModelError(UsageError):
+    """A model cannot be found or must not be loaded."""
+
+
+class DownloadError(RankSagaError):
+    """A download failed or its content is not what was promised."""
+
+
+class StageError(RankSagaError):
+    """A stage of a run failed."""
+
+
+class BackendError(RankSagaError):
+    """The place where a run was to execute cannot be used."""
+
+
+class RegressionError(RankSagaError):
+    """A dataset got significantly worse and the caller asked to be told by the exit code."""
+
+    exit_code = 3

@@ -1,0 +1,53 @@
+"""Benchmark: an encoder over a dataset, to vectors and rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranksaga.data.dataset import Dataset
+from ranksaga.encode.encoder import Encoder
+from ranksaga.retrieve.rankings import Rankings, tie_order
+from ranksaga.retrieve.search import search, self_hits
+
+__all__ = ["Vectors", "encode_dataset", "rank"]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """An encoded dataset. ``documents`` (n, d) float32 by corpus row; ``queries`` (m, d) for ``query_rows`` (m,)."""
+
+    documents: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    query_rows: NDArray[np.int32]
+
+    def of_queries(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Vectors of the given query rows, all of which must have been encoded."""
+        places = np.searchsorted(self.query_rows, rows)
+        if len(rows) and not np.array_equal(self.query_rows[np.minimum(places, len(self.query_rows) - 1)], rows):
+            raise KeyError("queries that were not encoded")
+        return self.queries[places]
+
+
+def encode_dataset(
+    encoder: Encoder, dataset: Dataset, query_rows: NDArray[np.int32], progress: Callable[[int], None] | None = None
+) -> Vectors:
+    """Encode the whole corpus and the given queries (rows, ascending)."""
+    queries = encoder.encode_queries([dataset.queries.texts[row] for row in query_rows], progress)
+    documents = encoder.encode_documents(dataset.corpus.documents, progress)
+    return Vectors(documents, queries, query_rows)
+
+
+def rank(dataset: Dataset, vectors: Vectors, query_rows: NDArray[np.int32], depth: int) -> Rankings:
+    """Exact dense rankings of some of the encoded queries, self-hits removed."""
+    return search(
+        vectors.of_queries(query_rows),
+        [(0, vectors.documents)],
+        query_rows=query_rows,
+        depth=depth,
+        ties=tie_order(dataset.corpus.ids),
+        exclude=self_hits(dataset)[query_rows],
+    )

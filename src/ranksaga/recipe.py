@@ -1,0 +1,314 @@
+"""Everything a run is told, declared once.
+
+A recipe is a YAML file; every key can also be set on the command line
+(``--set training.best.epochs=2``) and in the environment
+(``RANKSAGA_RECIPE_TRAINING__BEST__EPOCHS=2``). Precedence: defaults, file, environment,
+command line. Unknown keys are refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ranksaga.errors import RecipeError
+
+__all__ = ["PRESETS", "QUICKSTART", "Recipe", "Training", "dump_recipe", "load_recipe"]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+ENVIRONMENT_PREFIX = "RANKSAGA_RECIPE_"
+
+
+class Settings(BaseModel):
+    """Frozen, and strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Training(Settings):
+    """How one model is fine-tuned. The presets ``v1``, ``v2`` and ``best`` are values of this type."""
+
+    splits: Literal["train", "all"] = Field(
+        "all",
+        description="train: datasets with a train split only; all: every dataset, test-only sets by cross-fitting",
+    )
+    epochs: int = Field(4, ge=1, description="passes over the training pairs")
+    learning_rate: float = Field(3e-5, gt=0, lt=1, description="peak learning rate of AdamW")
+    warmup_steps: int | None = Field(None, ge=0, description="linear warm-up in steps; none: a tenth of the run")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+    batch_size: int = Field(32, ge=2, description="pairs per step; in-batch negatives grow with it")
+    scale: float = Field(20.0, gt=0, description="inverse temperature of the contrastive loss")
+    max_steps: int | None = Field(None, ge=1, description="cap on optimizer steps, stated in the report")
+    max_length: int | None = Field(None, ge=8, description="tokens per training text; none: the encoder's own limit")
+    titles: bool = Field(True, description="train on title + text, as scored; false: text only, as the first study did")
+    prompts: bool = Field(True, description="train with the encoder's prompts, as scored; false: without")
+    batches: Literal["per_dataset", "mixed"] = Field(
+        "per_dataset", description="mixed: pairs of all datasets in one shuffled list"
+    )
+    mask_false_negatives: bool = Field(
+        True, description="no document counts as a negative of a query it is judged relevant to"
+    )
+    dataset_temperature: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="datasets drawn in proportion to size ** temperature; 1: as large as they are, 0: equally",
+    )
+    positives_per_query: int | None = Field(
+        None, ge=1, description="cap on a query's positives per epoch, drawn anew each epoch"
+    )
+    hard_negatives: int = Field(0, ge=0, description="mined negatives per pair")
+    negative_margin: float = Field(
+        0.95, gt=0, le=1, description="a negative scores at most this share of the positive's score"
+    )
+    dropout: bool | None = Field(
+        None, description="none: on where a GPU trains, off on a CPU, where it takes the slow attention path"
+    )
+    merge_weights: tuple[float, ...] = Field(
+        (1.0,), description="weights of the fine-tuned model against the base, chosen on dev"
+    )
+    tolerance: float = Field(
+        0.0, ge=0, description="largest relative loss on any dataset's or guard's dev that selection accepts"
+    )
+
+    @field_validator("merge_weights")
+    @classmethod
+    def _weights(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(not 0 < weight <= 1 for weight in value):
+            raise ValueError(
+                "weights lie above 0 and up to 1, at least one of them; the base model (0) is always a choice"
+            )
+        return value
+
+
+PRESETS: Mapping[str, Training] = {
+    # The two recipes of the first study, faults included (plain shuffled pairs, no titles, no
+    # prompts, no guard against false negatives), so that its tables can be measured again.
+    "v1": Training(
+        splits="train",
+        epochs=3,
+        learning_rate=2e-5,
+        warmup_steps=100,
+        batch_size=16,
+        titles=False,
+        prompts=False,
+        batches="mixed",
+        mask_false_negatives=False,
+    ),
+    "v2": Training(
+        epochs=5,
+        learning_rate=1e-5,
+        warmup_steps=500,
+        batch_size=32,
+        titles=False,
+        prompts=False,
+        batches="mixed",
+        mask_false_negatives=False,
+    ),
+    "best": Training(
+        epochs=4,
+        learning_rate=3e-5,
+        batch_size=32,
+        dataset_temperature=0.5,
+        positives_per_query=1,
+        merge_weights=(0.25, 0.5, 0.75, 1.0),
+    ),
+}
+
+
+class Recipe(Settings):
+    """One run: a base model, the datasets it is to become better on, and how."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder")
+    model: str = Field("minilm", min_length=1, description="a sentence-transformers model: folder, hub id, or minilm")
+    datasets: tuple[str, ...] = Field(min_length=1, description="datasets that are trained on and scored")
+    guards: tuple[str, ...] = Field((), description="datasets that are scored and never trained on")
+    presets: tuple[Literal["v1", "v2", "best"], ...] = Field(
+        ("best",), min_length=1, description="what is trained and compared; the last one ships"
+    )
+    training: Mapping[str, Training] = Field(
+        default_factory=dict, description="changes to a preset, by its name", validate_default=True
+    )
+    seed: int = Field(0, ge=0, description="seed of every random choice")
+    precision: Precision = Field("auto", description="of encoding and training; auto: what is faster on the device")
+    max_length: int | None = Field(None, ge=8, description="tokens per text; none: the model's own limit")
+    query_prompt: str | None = Field(None, description="put before every query; none: the model's own or its family's")
+    document_prompt: str | None = Field(
+        None, description="put before every document; none: the model's own or its family's"
+    )
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+    allow_pickle: bool = Field(False, description="load weights that are not safetensors")
+    leakage: Literal["drop", "report", "fail"] = Field(
+        "drop", description="training queries that nearly equal a scored query"
+    )
+    folds: int = Field(3, ge=2, le=10, description="folds of cross-fitting for datasets with a test split only")
+    depth: int = Field(1000, ge=100, le=10000, description="documents kept per ranking")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_presets(cls, value: Any) -> Any:
+        """``training.best.epochs: 2`` changes that one setting of the preset, not the others."""
+        if not isinstance(value, dict):
+            return value
+        changes = value.get("training") or {}
+        if not isinstance(changes, dict):
+            raise ValueError("training: expected a mapping of preset names to settings")
+        for name, change in changes.items():
+            if name not in PRESETS:
+                near = difflib.get_close_matches(str(name), PRESETS, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"training.{name}: there is no such preset{hint} (known: {', '.join(PRESETS)})")
+            if not isinstance(change, dict | Training):
+                raise ValueError(f"training.{name}: expected settings, found {change!r}")
+        merged = {
+            name: {
+                **preset.model_dump(),
+                **(c.model_dump() if isinstance(c := changes.get(name) or {}, Training) else c),
+            }
+            for name, preset in PRESETS.items()
+        }
+        return {**value, "training": merged}
+
+    @model_validator(mode="after")
+    def _apart(self) -> Recipe:
+        both = sorted(set(self.datasets) & set(self.guards))
+        if both:
+            raise ValueError(
+                f"{', '.join(both)}: in datasets and in guards; a guard is never trained on, so it can only be one"
+            )
+        for field in ("datasets", "guards", "presets"):
+            values = getattr(self, field)
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise ValueError(f"{field}: {', '.join(twice)} is named twice")
+        return self
+
+
+# Real text that nobody here wrote, on every machine, without a download.
+QUICKSTART = Recipe(
+    name="quickstart",
+    datasets=(
+        "python:stdlib",
+        "python:sklearn?limit=1200",
+        "python:scipy?limit=1200",
+        "python:transformers?limit=1200",
+    ),
+)
+
+
+def load_recipe(
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Recipe:
+    """Read a recipe; ``None`` is the quickstart. ``overrides`` are ``KEY=VALUE`` strings, values in YAML.
+
+    Raises:
+        RecipeError: the file is missing or broken, a key is unknown, a value does not fit.
+    """
+    lines: Mapping[tuple[str, ...], int] = {}
+    if path is None:
+        values = QUICKSTART.model_dump(exclude={"training"}, mode="json")
+    else:
+        values, lines = _read(path)
+        values.setdefault("name", path.stem)
+    environment = os.environ if environment is None else environment
+    for variable in sorted(environment):
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            _set(values, key, environment[variable], f"environment variable {variable}")
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise RecipeError(f"--set {override}: expected KEY=VALUE, as in --set training.best.epochs=2")
+        _set(values, key.strip(), value, f"--set {override}")
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, path, lines)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as resolved, as YAML; only presets that run are shown."""
+    values = recipe.model_dump(mode="json")
+    values["training"] = {name: values["training"][name] for name in recipe.presets}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Mapping[tuple[str, ...], int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(
+            f"{path}: there is no such recipe; write one, or run without a recipe for the quickstart"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}); a recipe is a YAML file") from None
+    try:
+        values = yaml.safe_load(text)
+        node = yaml.compose(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise RecipeError(f"{path}{line}: not valid YAML: {problem}; mend that line") from None
+    if not isinstance(values, dict):
+        found = "an empty file" if values is None else f"a {type(values).__name__}"
+        raise RecipeError(f"{path}:1: expected keys and values (model: ..., datasets: [...]), found {found}")
+    return values, _lines(node)
+
+
+def _lines(node: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    found: dict[tuple[str, ...], int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = (*prefix, str(key.value))
+            found[place] = key.start_mark.line + 1
+            found.update(_lines(value, place))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            place = (*prefix, str(index))
+            found[place] = value.start_mark.line + 1
+            found.update(_lines(value, place))
+    return found
+
+
+def _set(values: dict[str, Any], key: str, text: str, source: str) -> None:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"{source}: the value is not valid YAML; quote it") from None
+    *parents, last = key.split(".")
+    place = values
+    for parent in parents:
+        inner = place.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{source}: {parent} holds a value, so nothing can be set inside it")
+        place = inner
+    place[last] = value
+
+
+def _explain(error: ValidationError, path: Path | None, lines: Mapping[tuple[str, ...], int]) -> str:
+    """The first problem as one line: where, what was found, what to do."""
+    first = error.errors()[0]
+    place = tuple(str(part) for part in first["loc"])
+    line = next((lines[place[:depth]] for depth in range(len(place), 0, -1) if place[:depth] in lines), None)
+    where = f"{path or 'recipe'}{f':{line}' if line else ''}"
+    key = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        known = Training.model_fields if place[0] == "training" else Recipe.model_fields
+        near = difflib.get_close_matches(place[-1], known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"{where}: unknown key {key!r}; {hint}"
+    if first["type"] == "missing":
+        return f"{where}: the key {key!r} is missing; add it (datasets: [scifact, nfcorpus])"
+    message = first["msg"].removeprefix("Value error, ")
+    if not place:
+        return f"{where}: {message}"
+    return f"{where}: {key}: {message[0].lower()}{message[1:]}; found {first['input']!r}"

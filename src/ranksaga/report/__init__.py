@@ -1,0 +1,1 @@
+"""Comparisons to tables, charts and pages."""

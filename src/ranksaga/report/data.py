@@ -1,0 +1,123 @@
+"""What a report shows. The caller fills it in; the report computes no statistics and reads no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ranksaga.compare.results import Comparison
+
+__all__ = [
+    "FIRST_STUDY",
+    "CurvePoint",
+    "Facts",
+    "LeakageExample",
+    "LeakageFinding",
+    "Promise",
+    "ReportData",
+    "Selection",
+]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The figures that an earlier study promised: percent of nDCG@10, as (low, high)."""
+
+    improved: str
+    mean: tuple[float, float]
+    best: tuple[float, float]
+    worst: tuple[float, float]
+
+
+FIRST_STUDY = Promise(improved="4 of 4", mean=(10.0, 20.0), best=(20.0, 40.0), worst=(5.0, 10.0))
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One candidate of the selection: an epoch and a weight of the fine-tuned model against the base.
+
+    ``gains`` (trained datasets) and ``retention`` (guards) are changes on dev by dataset, in percent of the base model;
+    ``gain`` and ``kept`` are the two figures the selection weighed: usually their means, in percent.
+    """
+
+    epoch: int
+    weight: float
+    gain: float
+    kept: float | None
+    gains: Mapping[str, float]
+    retention: Mapping[str, float]
+    qualifies: bool = True
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How one system's weights were chosen on dev, and why."""
+
+    system: str
+    points: tuple[CurvePoint, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class LeakageExample:
+    """A scored query beside the training query it resembles; the texts are left out where texts are."""
+
+    scored: str
+    training: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class LeakageFinding:
+    """Scored queries of one dataset that training came near to.
+
+    ``kind`` says how (equal, near copy, gold document seen in training); ``queries`` of ``scored`` are touched, and
+    ``dropped`` training queries were left out for it.
+    """
+
+    dataset: str
+    kind: str
+    queries: int
+    scored: int
+    dropped: int
+    examples: tuple[LeakageExample, ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A titled list of (name, value), such as versions, hardware, timings or cost."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report shows.
+
+    ``headline`` is the candidate that the summary at the top is about; ``shipped`` is the system in the model folder,
+    ``"baseline"`` where no candidate qualified, and ``shipped_reason`` says why. ``references`` are systems shown for
+    orientation, such as BM25, not attempts to improve. ``query_texts`` maps (dataset, query id) to the text, and
+    ``texts=False`` keeps every text of a dataset out of the files.
+    """
+
+    title: str
+    comparison: Comparison
+    headline: str
+    shipped: str
+    shipped_reason: str = ""
+    references: tuple[str, ...] = ("bm25",)
+    promise: Promise | None = None
+    selections: tuple[Selection, ...] = ()
+    leakage: tuple[LeakageFinding, ...] = ()
+    notes: tuple[str, ...] = ()
+    recipe: str = ""
+    facts: tuple[Facts, ...] = ()
+    query_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    texts: bool = True
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """The candidates that are meant to improve: all but the references."""
+        return tuple(system for system in self.comparison.systems if system not in self.references)

@@ -1,0 +1,92 @@
+"""``comparison_report.md``: the report as text that reads well in a terminal and on a code host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ranksaga.compare.results import Comparison
+from ranksaga.report.data import ReportData
+from ranksaga.report.summary import headline_sentence, summary_lines, summary_table
+from ranksaga.report.tables import (
+    OUT_OF_FOLD,
+    Table,
+    facts_table,
+    groups_table,
+    leakage_table,
+    metric_label,
+    results_table,
+    selection_table,
+)
+
+__all__ = ["RECALL", "markdown_table", "markdown_text", "reading_notes"]
+
+RECALL = "recall_at_100"
+
+
+def markdown_text(data: ReportData, *, selection_charts: Sequence[str] = ()) -> str:
+    """The whole report; ``selection_charts`` are the names of the pictures beside it, one a selection."""
+    comparison = data.comparison
+    parts = [f"# {_escaped(data.title)}", f"**{_escaped(headline_sentence(data))}**", "## Summary"]
+    parts += [
+        "\n".join([f"**{system}**", "", *(f"- {_escaped(line)}" for line in summary_lines(comparison.summary(system)))])
+        for system in data.contenders
+    ]
+    parts += [markdown_table(summary_table(data)), "![Change per dataset](comparison_visualization.png)"]
+    for metric in _shown_metrics(comparison):
+        parts += [f"## {metric_label(metric)} by dataset", markdown_table(results_table(comparison, metric))]
+    parts.append("\n".join(f"- {note}" for note in reading_notes(data)))
+    if comparison.groups:
+        table = groups_table(comparison)
+        parts += [f"## {table.caption}", markdown_table(table)]
+    if data.leakage:
+        parts += ["## Leakage audit", markdown_table(leakage_table(data.leakage))]
+    for place, selection in enumerate(data.selections):
+        parts += [f"## Selection on dev: {selection.system}", _escaped(selection.reason)]
+        parts += [f"![Gain against retention]({name})" for name in selection_charts[place : place + 1]]
+        parts.append(markdown_table(selection_table(selection)))
+    if data.notes:
+        parts += ["## Notes", "\n".join(f"- {_escaped(note)}" for note in data.notes)]
+    if data.recipe:
+        parts += ["## Recipe", f"```yaml\n{data.recipe.rstrip()}\n```"]
+    for facts in data.facts:
+        parts += [f"## {facts.title}", markdown_table(facts_table(facts))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def reading_notes(data: ReportData) -> tuple[str, ...]:
+    """How the figures were made, for whoever reads the tables."""
+    comparison = data.comparison
+    notes = [
+        "Changes are against the baseline on the same queries. The interval is that of the change, a 95% bootstrap "
+        "over queries; p is a two-sided paired randomization test, corrected by Holm over all datasets of a system. "
+        "A verdict other than “no evidence” has a corrected p below 0.05.",
+        "The mean, the best and the worst change are of relative changes, over the trained datasets only. "
+        "A guard is scored and never trained on.",
+    ]
+    if any(row.out_of_fold for row in comparison.rows):
+        notes.append(
+            f"{OUT_OF_FOLD} out-of-fold: each query was scored by a model that was trained without its part of the "
+            "queries (cross-fitting)."
+        )
+    return tuple(notes)
+
+
+def markdown_table(table: Table) -> str:
+    """A pipe table; the caption is left to the heading above it."""
+    lines = [
+        [column.label for column in table.columns],
+        ["---:" if column.numeric else "---" for column in table.columns],
+        *([cell.text for cell in row] for row in table.rows),
+    ]
+    return "\n".join("| " + " | ".join(_escaped(text) for text in line) + " |" for line in lines)
+
+
+def _shown_metrics(comparison: Comparison) -> tuple[str, ...]:
+    wanted = dict.fromkeys((comparison.primary, RECALL))
+    return tuple(metric for metric in wanted if metric in comparison.metrics)
+
+
+def _escaped(text: str) -> str:
+    """Text that cannot break a table or become markup."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split()).replace("|", "\\|"))

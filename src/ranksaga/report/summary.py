@@ -1,0 +1,94 @@
+"""The short form of a report: one sentence, a few lines, and a table beside the promised ranges."""
+
+from __future__ import annotations
+
+from ranksaga.compare.results import BASELINE, ComparisonRow, Summary
+from ranksaga.report.data import ReportData
+from ranksaga.report.tables import NOTHING, Cell, Column, Table, metric_label, percent, percent_cell
+
+__all__ = ["headline_sentence", "summary_lines", "summary_table"]
+
+
+def summary_table(data: ReportData) -> Table:
+    """What each contender did over all datasets, beside the promised ranges where there are any."""
+    summaries = [data.comparison.summary(system) for system in data.contenders]
+    promise = data.promise
+    promised = dict.fromkeys(("improved", "mean", "best", "worst"), NOTHING)
+    if promise:
+        promised = {
+            "improved": promise.improved,
+            "mean": _range(promise.mean),
+            "best": _range(promise.best),
+            "worst": _range(promise.worst),
+        }
+    columns = [Column("over the trained datasets", numeric=False), *(Column(summary.system) for summary in summaries)]
+    rows = [
+        ("datasets improved", promised["improved"], [Cell(f"{s.improved} of {s.datasets}") for s in summaries]),
+        ("… significantly", NOTHING, [Cell(str(s.confirmed), s.confirmed) for s in summaries]),
+        ("datasets regressed significantly", NOTHING, [_regressed_cell(s.regressed) for s in summaries]),
+        ("mean change", promised["mean"], [percent_cell(s.mean_change_pct) for s in summaries]),
+        ("best dataset", promised["best"], [_extreme_cell(s.best) for s in summaries]),
+        ("worst dataset", promised["worst"], [_extreme_cell(s.worst) for s in summaries]),
+    ]
+    if any(summary.guards for summary in summaries):
+        rows += [
+            ("guards, mean change", NOTHING, [percent_cell(s.guards_mean_change_pct) for s in summaries]),
+            ("guards regressed significantly", NOTHING, [_regressed_cell(s.guards_regressed) for s in summaries]),
+        ]
+    if promise:
+        columns.append(Column("promised"))
+    cells = tuple((Cell(name), *values, *([Cell(old)] if promise else [])) for name, old, values in rows)
+    return Table(f"Change of {metric_label(data.comparison.primary)} against the baseline", tuple(columns), cells)
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:+g} to {ends[1]:+g}%"
+
+
+def _regressed_cell(count: int) -> Cell:
+    return Cell(str(count), count, "bad" if count else "")
+
+
+def _extreme_cell(row: ComparisonRow | None) -> Cell:
+    return Cell(NOTHING) if row is None else Cell(f"{percent(row.change_pct)} ({row.dataset})", row.change_pct)
+
+
+def summary_lines(summary: Summary) -> tuple[str, ...]:
+    """The summary of one system in sentences."""
+    lines = [
+        f"Datasets improved: {summary.improved} of {summary.datasets} "
+        f"({summary.confirmed} significantly, {summary.regressed} significantly worse)",
+        f"Mean change: {percent(summary.mean_change_pct)}",
+    ]
+    lines += [
+        f"{name} change: {percent(row.change_pct)} ({row.dataset})"
+        for name, row in (("Best", summary.best), ("Worst", summary.worst))
+        if row is not None
+    ]
+    if summary.guards:
+        lines.append(
+            f"Guards, mean change: {percent(summary.guards_mean_change_pct)} "
+            f"({summary.guards_regressed} of {summary.guards} significantly worse)"
+        )
+    return tuple(lines)
+
+
+def headline_sentence(data: ReportData) -> str:
+    """The verdict in one or two sentences: what ships, and what was measured."""
+    summary = data.comparison.summary(data.headline)
+    metric = metric_label(data.comparison.primary)
+    if summary.improved == 0:
+        measured = f"{data.headline} improved {metric} on none of {summary.datasets} datasets"
+    else:
+        measured = (
+            f"{data.headline} improved {metric} on {summary.improved} of {summary.datasets} datasets, "
+            f"{summary.confirmed} of them significantly"
+        )
+    measured += f" (mean change {percent(summary.mean_change_pct)})."
+    worse = ", ".join(row.dataset for row in data.comparison.regressions(data.headline))
+    if worse:
+        measured += f" It is significantly worse on {worse}."
+    if data.shipped == BASELINE:
+        opening = "No fine-tuned model qualified: the base model ships unchanged."
+        return " ".join(part for part in (opening, data.shipped_reason, measured) if part)
+    return measured

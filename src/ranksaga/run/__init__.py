@@ -1,0 +1,1 @@
+"""Stages, their store and the pipeline."""

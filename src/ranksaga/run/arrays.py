@@ -1,0 +1,37 @@
+"""Arrays of a stage folder: rankings and vectors, written atomically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranksaga.files import atomic_open
+from ranksaga.retrieve.rankings import Rankings
+
+__all__ = ["read_array", "read_rankings", "write_array", "write_rankings"]
+
+
+def write_array(path: Path, array: NDArray[np.generic]) -> None:
+    """Write one array as ``.npy``."""
+    with atomic_open(path, "wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def read_array(path: Path) -> NDArray[np.generic]:
+    """Memory-map one array."""
+    array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def write_rankings(path: Path, rankings: Rankings) -> None:
+    """Write rankings as ``.npz``."""
+    with atomic_open(path, "wb") as stream:
+        np.savez(stream, queries=rankings.queries, documents=rankings.documents, scores=rankings.scores)
+
+
+def read_rankings(path: Path) -> Rankings:
+    """Read rankings."""
+    with np.load(path, allow_pickle=False) as stored:
+        return Rankings(stored["queries"], stored["documents"], stored["scores"])

@@ -1,0 +1,77 @@
+"""What the stages of one execution share: recipe, store, datasets, encoder, and a voice."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ranksaga.data.dataset import Dataset
+from ranksaga.data.resolve import load
+from ranksaga.encode.encoder import Encoder, load_encoder
+from ranksaga.recipe import Recipe
+from ranksaga.run.store import Store
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["Context", "Subject", "Voice"]
+
+
+class Voice(Protocol):
+    """How a run tells a person what it does. The command line draws it; a library user may stay silent."""
+
+    def stage(self, stage: str, label: str, reused: bool) -> None:
+        """A piece of work starts, or is found done."""
+
+    def say(self, text: str) -> None:
+        """One line of information."""
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Callable[..., None]]:
+        """A bar; the callable advances it by a count, with an optional ``note``."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dataset and its part in the run."""
+
+    name: str
+    dataset: Dataset
+    role: Literal["trained", "guard"]
+
+
+class Context:
+    """Loads datasets and the base model once, when first asked for."""
+
+    def __init__(self, recipe: Recipe, store: Store, voice: Voice) -> None:
+        self.recipe = recipe
+        self.store = store
+        self.voice = voice
+
+    @cached_property
+    def subjects(self) -> tuple[Subject, ...]:
+        """All datasets of the recipe, trained ones first."""
+        trained = [Subject(name, load(name), "trained") for name in self.recipe.datasets]
+        return (*trained, *(Subject(name, load(name), "guard") for name in self.recipe.guards))
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The base model with its prompts, length and precision."""
+        recipe = self.recipe
+        return load_encoder(
+            recipe.model,
+            precision=recipe.precision,
+            max_length=recipe.max_length,
+            query_prompt=recipe.query_prompt,
+            document_prompt=recipe.document_prompt,
+            trust_remote_code=recipe.trust_remote_code,
+            allow_pickle=recipe.allow_pickle,
+        )
+
+    def fresh_model(self) -> SentenceTransformer:
+        """A copy of the base model in float32, to be trained or overwritten."""
+        return copy.deepcopy(self.encoder.model)

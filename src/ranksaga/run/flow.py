@@ -1,0 +1,237 @@
+"""The stages in order, each given what the earlier ones left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranksaga.data.dataset import Dataset
+from ranksaga.encode.encoder import Encoder
+from ranksaga.evaluate.evaluation import Evaluation
+from ranksaga.evaluate.metrics import evaluate
+from ranksaga.retrieve.hybrid import choose_weight, fuse
+from ranksaga.retrieve.rankings import Rankings, tie_order
+from ranksaga.run.context import Context, Subject
+from ranksaga.run.learn import Lesson, chosen_encoder, select, train
+from ranksaga.run.measure import baseline, lexical, measure, rankings_of
+from ranksaga.run.plan import Plan, View, make_plan
+from ranksaga.run.publish import Measured, Result, System, publish
+from ranksaga.run.select import DevSet, dev_set
+from ranksaga.run.stages import runs_to
+from ranksaga.run.store import Entry
+
+__all__ = ["execute"]
+
+# Selection looks at this many dev queries a dataset, and this deep into the base model's and BM25's rankings.
+DEV_QUERIES, DEV_DEPTH = 100, 20
+
+
+@dataclass(frozen=True)
+class Model:
+    """One preset's models: by view the weights that selection chose."""
+
+    preset: str
+    trained: Mapping[str, Entry]
+    selected: Mapping[str, Entry]
+
+
+def execute(context: Context, folder: Path, stop: str | None) -> Result | None:
+    """All stages up to ``stop``; the result where the comparison was reached."""
+    for subject in context.subjects:
+        _describe(context, subject)
+    if not runs_to(stop, "baseline"):
+        return None
+    context.voice.say(_introduction(context))
+    bases = {subject.name: baseline(context, subject) for subject in context.subjects}
+    words = {subject.name: lexical(context, subject) for subject in context.subjects}
+    if not runs_to(stop, "pairs"):
+        return None
+    plan = make_plan(context, bases)
+    if not runs_to(stop, "train"):
+        return None
+    models = [_model(context, preset, plan, bases, words, stop) for preset in context.recipe.presets]
+    if not runs_to(stop, "optimized"):
+        return None
+    systems = [_baseline_system(context, plan, bases, words)]
+    systems += [_optimized(context, model, plan, words) for model in models]
+    if not runs_to(stop, "compare"):
+        return None
+    measured = Measured(
+        context, plan, tuple(systems), _bm25(context, plan, words), _shipped(models[-1]), models[-1].selected
+    )
+    return publish(
+        measured, {model.preset: model.trained for model in models}, folder, with_report=runs_to(stop, "report")
+    )
+
+
+def _describe(context: Context, subject: Subject) -> None:
+    def work(folder: Path) -> dict[str, Any]:
+        dataset = subject.dataset
+        return {
+            "documents": len(dataset.corpus),
+            "queries": len(dataset.queries),
+            "splits": {split: len(judged.query_rows) for split, judged in dataset.qrels.items()},
+        }
+
+    context.store.work("data", subject.name, {"dataset": subject.dataset.fingerprint}, work)
+
+
+def _introduction(context: Context) -> str:
+    spec = context.encoder.spec
+    prompts = f"query prompt {spec.prompts.query!r}, document prompt {spec.prompts.document!r}"
+    return f"{spec.model}: {prompts} ({spec.prompts.source}), {spec.max_length} tokens, {spec.precision}"
+
+
+def _model(
+    context: Context, preset: str, plan: Plan, bases: Mapping[str, Entry], words: Mapping[str, Entry], stop: str | None
+) -> Model:
+    """Train and select one preset in every view it needs."""
+    settings = context.recipe.training[preset]
+    trained: dict[str, Entry] = {}
+    selected: dict[str, Entry] = {}
+    for view in plan.views:
+        training = plan.training(view, only_train_splits=settings.splits == "train")
+        if not training or (view.name != "shipped" and settings.splits == "train"):
+            continue
+        trained[view.name] = train(context, Lesson(preset, view.name, training, bases), plan.identity)
+        if runs_to(stop, "select"):
+            sets = _dev_sets(context, view, bases, words)
+            selected[view.name] = select(context, preset, view.name, trained[view.name], sets)
+    return Model(preset, trained, selected)
+
+
+def _dev_sets(context: Context, view: View, bases: Mapping[str, Entry], words: Mapping[str, Entry]) -> list[DevSet]:
+    found = []
+    for subject in context.subjects:
+        dev = view.dev.get(subject.name)
+        if dev is None or len(dev) == 0:
+            continue
+        rows = dev.query_rows
+        rankings = [rankings_of(bases[subject.name], rows), rankings_of(words[subject.name], rows)]
+        one = dev_set(subject.name, subject.role, subject.dataset, dev, rankings, queries=DEV_QUERIES, depth=DEV_DEPTH)
+        if one is not None:
+            found.append(one)
+    return found
+
+
+def _shipped(model: Model) -> Entry:
+    return model.selected["shipped"]
+
+
+def _evaluated(subject: Subject, plan: Plan, rankings: Rankings, system: str) -> Evaluation:
+    return evaluate(
+        rankings,
+        subject.dataset,
+        "test",
+        system=system,
+        qrels=plan.scored(subject.name),
+        out_of_fold=system not in ("baseline", "bm25") and plan.is_out_of_fold(subject.name),
+    )
+
+
+def _bm25(context: Context, plan: Plan, words: Mapping[str, Entry]) -> System:
+    parts = {
+        subject.name: rankings_of(words[subject.name], plan.scored(subject.name).query_rows)
+        for subject in context.subjects
+    }
+    values = tuple(_evaluated(subject, plan, parts[subject.name], "bm25") for subject in context.subjects)
+    return System("bm25", values, parts, None, (), {})
+
+
+def _baseline_system(context: Context, plan: Plan, bases: Mapping[str, Entry], words: Mapping[str, Entry]) -> System:
+    parts: dict[str, Rankings] = {}
+    mixed: list[Evaluation] = []
+    weights: dict[str, tuple[float, ...]] = {}
+    for subject in context.subjects:
+        rows = plan.scored(subject.name).query_rows
+        parts[subject.name] = rankings_of(bases[subject.name], rows)
+        hybrid = _hybrid(context, subject, plan, {view.name: bases[subject.name] for view in plan.views}, words)
+        if hybrid is not None:
+            mixed.append(_evaluated(subject, plan, hybrid[0], "baseline_hybrid"))
+            weights[subject.name] = hybrid[1]
+    values = tuple(_evaluated(subject, plan, parts[subject.name], "baseline") for subject in context.subjects)
+    return System("baseline", values, parts, context.encoder, tuple(mixed), weights)
+
+
+def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, Entry]) -> System:
+    """Score a preset: each query by a model that never saw it."""
+    parts: dict[str, Rankings] = {}
+    values: list[Evaluation] = []
+    mixed: list[Evaluation] = []
+    weights: dict[str, tuple[float, ...]] = {}
+    encoders: dict[str, Encoder] = {}
+    for subject in context.subjects:
+        entries: dict[str, Entry] = {}
+        for view in plan.scoring_views(subject.name, tuple(model.selected)):
+            if view not in encoders:
+                encoders[view] = chosen_encoder(context, model.selected[view])
+            rows = plan.rows_to_rank(subject.name, view)
+            label = f"{model.preset} {subject.name}" + ("" if view == "shipped" else f" {view}")
+            entries[view] = measure(context, "optimized", label, encoders[view], subject.dataset, rows)
+        parts[subject.name] = _pooled(plan, subject.name, entries)
+        values.append(_evaluated(subject, plan, parts[subject.name], model.preset))
+        hybrid = _hybrid(context, subject, plan, entries, words)
+        if hybrid is not None and model.preset == context.recipe.presets[-1]:
+            mixed.append(_evaluated(subject, plan, hybrid[0], "hybrid"))
+            weights[subject.name] = hybrid[1]
+    return System(model.preset, tuple(values), parts, encoders["shipped"], tuple(mixed), weights)
+
+
+def _pooled(plan: Plan, name: str, entries: Mapping[str, Entry]) -> Rankings:
+    """One ranking a scored query, each from the view that scores it."""
+    pieces = [rankings_of(entry, plan.rows_scored_by(name, view, tuple(entries))) for view, entry in entries.items()]
+    return _joined(pieces)
+
+
+def _joined(pieces: list[Rankings]) -> Rankings:
+    if len(pieces) == 1:
+        return pieces[0]
+    width = max(piece.depth for piece in pieces)
+    padded = [_padded(piece, width) for piece in pieces]
+    queries = np.concatenate([piece.queries for piece in padded])
+    order = np.argsort(queries, kind="stable")
+    return Rankings(
+        queries[order],
+        np.concatenate([piece.documents for piece in padded])[order],
+        np.concatenate([piece.scores for piece in padded])[order],
+    )
+
+
+def _padded(piece: Rankings, width: int) -> Rankings:
+    missing = ((0, 0), (0, width - piece.depth))
+    return Rankings(
+        piece.queries,
+        np.pad(piece.documents, missing, constant_values=-1),
+        np.pad(piece.scores, missing, constant_values=-np.inf),
+    )
+
+
+def _hybrid(
+    context: Context, subject: Subject, plan: Plan, entries: Mapping[str, Entry], words: Mapping[str, Entry]
+) -> tuple[Rankings, tuple[float, ...]] | None:
+    """BM25 mixed in, its weight chosen on each view's dev queries; ``None`` where there are no dev queries."""
+    ties = tie_order(subject.dataset.corpus.ids)
+    pieces, weights = [], []
+    for view in plan.scoring_views(subject.name, tuple(entries)):
+        dev = plan.dev(subject.name, view)
+        if dev is None or len(dev) == 0:
+            return None
+        weight = _weight(subject.dataset, entries[view], words[subject.name], dev, ties)
+        rows = plan.rows_scored_by(subject.name, view, tuple(entries))
+        pieces.append(fuse(rankings_of(entries[view], rows), rankings_of(words[subject.name], rows), weight, ties))
+        weights.append(weight)
+    return _joined(pieces), tuple(weights)
+
+
+def _weight(dataset: Dataset, dense: Entry, words: Entry, dev: Any, ties: NDArray[np.int32]) -> float:
+    rows = dev.query_rows
+
+    def score(rankings: Rankings) -> float:
+        return evaluate(rankings, dataset, "dev", system="candidate", qrels=dev).mean("ndcg_at_10")
+
+    return choose_weight(rankings_of(dense, rows), rankings_of(words, rows), ties, score)

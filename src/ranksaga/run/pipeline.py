@@ -1,0 +1,105 @@
+"""The main job: data, baseline, pairs, train, select, optimized, compare, report.
+
+Each stage is a plain function whose work is kept under the hash of what changes it, so a second run
+does nothing, a changed learning rate reuses the baseline, and a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ranksaga.files import read_json, write_json, write_text
+from ranksaga.recipe import Recipe, dump_recipe
+from ranksaga.run.context import Context, Voice
+from ranksaga.run.stages import STAGES, check_stages, runs_to
+from ranksaga.run.stamp import stamp
+from ranksaga.run.store import Store
+
+__all__ = ["Outcome", "run_recipe"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind. ``table`` is for people; ``summary`` is its content as JSON."""
+
+    folder: Path
+    stopped_after: str
+    reused: bool
+    seconds: float
+    table: str
+    summary: Mapping[str, Any]
+
+    def text(self) -> str:
+        """For the terminal."""
+        if self.stopped_after != "report":
+            return f"stopped after {self.stopped_after}; stages are in {self.folder / 'stages'}"
+        head = "nothing to do: this recipe has been run and nothing it reads has changed\n\n" if self.reused else ""
+        return f"{head}{self.table}\nreport: {self.folder / 'report.html'}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {"folder": str(self.folder), "stopped_after": self.stopped_after, "reused": self.reused, **self.summary}
+
+
+def run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    voice: Voice,
+    *,
+    start: str | None = None,
+    stop: str | None = None,
+    fresh: bool = False,
+) -> Outcome:
+    """Run a recipe in a folder, doing only what is not done.
+
+    Args:
+        recipe: what to do.
+        folder: of this run; stages, results, model and report go there.
+        voice: is told what happens.
+        start: do this stage and all later ones again.
+        stop: end after this stage.
+        fresh: do everything again.
+
+    Raises:
+        RankSagaError: with a message for the user.
+    """
+    check_stages(start, stop)
+    began = time.perf_counter()
+    state = stamp(recipe)
+    if not fresh and start is None and stop is None and (done := _finished(folder, state)) is not None:
+        return done
+    if fresh:
+        shutil.rmtree(folder / "stages", ignore_errors=True)
+    for stage in STAGES[STAGES.index(start) :] if start else ():
+        shutil.rmtree(folder / "stages" / stage, ignore_errors=True)
+    write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    context = Context(recipe, Store(folder, on_start=voice.stage), voice)
+    from ranksaga.run.flow import execute
+
+    result = execute(context, folder, stop)
+    seconds = time.perf_counter() - began
+    if result is None:
+        return Outcome(folder, stop or STAGES[-1], False, seconds, "", {})
+    if runs_to(stop, "report"):
+        write_json(
+            folder / "run.json", {**result.record, "seconds": seconds, "table": result.table, "summary": result.summary}
+        )
+        # The marker comes last: a run without it is not finished.
+        write_json(folder / "stages" / "finished.json", state)
+    return Outcome(folder, stop or STAGES[-1], False, seconds, result.table, result.summary)
+
+
+def _finished(folder: Path, state: Mapping[str, Any]) -> Outcome | None:
+    marker = folder / "stages" / "finished.json"
+    files = ("run.json", "report.html", "comparison_report.md", "comparison_table.csv", "model/modules.json")
+    if not marker.is_file() or not all((folder / name).is_file() for name in files):
+        return None
+    if read_json(marker) != state:
+        return None
+    record = read_json(folder / "run.json")
+    return Outcome(folder, STAGES[-1], True, 0.0, record["table"], record["summary"])

@@ -1,0 +1,310 @@
+"""The last stages: compare, and publish what a user reads: tables, charts, rankings, the model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ranksaga.compare.comparison import compare
+from ranksaga.compare.results import Comparison
+from ranksaga.encode.encoder import Encoder
+from ranksaga.evaluate.evaluation import Evaluation
+from ranksaga.files import atomic_dir, write_json
+from ranksaga.recipe import dump_recipe
+from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Selection
+from ranksaga.report.mteb import write_model_meta, write_task_result
+from ranksaga.report.write import write_report
+from ranksaga.retrieve.rankings import Rankings
+from ranksaga.retrieve.trec import write_run
+from ranksaga.run.context import Context
+from ranksaga.run.environment import describe_environment
+from ranksaga.run.learn import read_choice
+from ranksaga.run.plan import Plan
+from ranksaga.run.select import relative
+from ranksaga.run.store import Entry
+
+__all__ = ["Measured", "Result", "System", "publish"]
+
+
+@dataclass(frozen=True)
+class System:
+    """One system's measurements: by dataset its values and rankings; ``encoder`` is what a user would deploy.
+
+    ``mixed`` are the values of the system mixed with BM25, ``weights`` the shares of BM25 by dataset.
+    """
+
+    name: str
+    values: tuple[Evaluation, ...]
+    rankings: Mapping[str, Rankings]
+    encoder: Encoder | None
+    mixed: tuple[Evaluation, ...]
+    weights: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was measured. ``systems`` starts with the baseline; ``chosen`` are the last preset's selections."""
+
+    context: Context
+    plan: Plan
+    systems: tuple[System, ...]
+    bm25: System
+    shipped: Entry
+    chosen: Mapping[str, Entry]
+
+
+@dataclass(frozen=True)
+class Result:
+    """For the outcome of the run."""
+
+    table: str
+    summary: dict[str, Any]
+    record: dict[str, Any]
+
+
+def publish(
+    measured: Measured, trained: Mapping[str, Mapping[str, Entry]], folder: Path, *, with_report: bool
+) -> Result:
+    """Compare all systems and write the run's files into its folder."""
+    context = measured.context
+    comparison = _compare(measured)
+    result = Result(_table(comparison), _summary(comparison), _record(measured, trained))
+    if with_report:
+        _write_results(measured, folder)
+        _write_model(measured, folder)
+        data = _report_data(measured, trained, comparison, result)
+        context.store.on_start and context.store.on_start("report", "pages, tables, charts", False)
+        write_report(data, folder)
+    return result
+
+
+def _compare(measured: Measured) -> Comparison:
+    context = measured.context
+    if context.store.on_start is not None:
+        context.store.on_start("compare", "all systems against the baseline", False)
+    baseline, *others = measured.systems
+    candidates = [*measured.bm25.values, *baseline.mixed]
+    for system in others:
+        candidates += [*system.values, *system.mixed]
+    guards = [subject.dataset.name for subject in context.subjects if subject.role == "guard"]
+    return compare(baseline.values, candidates, guards=guards, groups=measured.plan.groups, seed=context.recipe.seed)
+
+
+def _table(comparison: Comparison) -> str:
+    """nDCG@10 by dataset and system, for the terminal."""
+    systems = [system for system in comparison.systems]
+    lines = [f"{'nDCG@10':22s}{'baseline':>10s}" + "".join(f"{system:>24s}" for system in systems)]
+    for dataset in comparison.datasets:
+        base = comparison.row(dataset, "baseline")
+        cells = []
+        for system in systems:
+            row = comparison.row(dataset, system)
+            if row is None or row.change_pct is None:
+                cells.append(f"{'-':>24s}")
+                continue
+            mark = {"improved": "+", "regressed": "!"}.get(row.verdict or "", " ")
+            cells.append(f"{row.value:>13.4f} {row.change_pct:>+8.1f}% {mark}")
+        role = " (guard)" if base is not None and base.role == "guard" else ""
+        lines.append(f"{(dataset + role)[:22]:22s}{base.value if base else 0:>10.4f}" + "".join(cells))
+    for system in systems:
+        one = comparison.summary(system)
+        mean = f"{one.mean_change_pct:+.1f}%" if one.mean_change_pct is not None else "-"
+        best = f"{one.best.change_pct:+.1f}%" if one.best is not None and one.best.change_pct is not None else "-"
+        worst = f"{one.worst.change_pct:+.1f}%" if one.worst is not None and one.worst.change_pct is not None else "-"
+        lines.append(f"{system}: {one.improved} of {one.datasets} improved, mean {mean}, best {best}, worst {worst}")
+    lines.append("+ improved, ! regressed (paired randomization test, Holm over datasets, p < 0.05)")
+    return "\n".join(lines)
+
+
+def _summary(comparison: Comparison) -> dict[str, Any]:
+    def one(system: str) -> dict[str, Any]:
+        summary = comparison.summary(system)
+        return {
+            "datasets": summary.datasets,
+            "improved": summary.improved,
+            "confirmed": summary.confirmed,
+            "regressed": summary.regressed,
+            "mean_change_pct": summary.mean_change_pct,
+            "best_change_pct": summary.best.change_pct if summary.best else None,
+            "worst_change_pct": summary.worst.change_pct if summary.worst else None,
+            "guards_mean_change_pct": summary.guards_mean_change_pct,
+        }
+
+    return {"metric": comparison.primary, "systems": {system: one(system) for system in comparison.systems}}
+
+
+def _record(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> dict[str, Any]:
+    """run.json: all that is needed to know what was done, and no text of a dataset."""
+    context = measured.context
+    spec = context.encoder.spec
+    return {
+        "recipe": context.recipe.model_dump(mode="json"),
+        "environment": describe_environment(),
+        "encoder": {**asdict(spec), "identity": spec.identity},
+        "datasets": {subject.name: subject.dataset.fingerprint for subject in context.subjects},
+        "plan": measured.plan.counts(),
+        "training": {
+            preset: {view: entry.summary for view, entry in entries.items()} for preset, entries in trained.items()
+        },
+        "selection": {view: entry.summary for view, entry in measured.chosen.items()},
+        "bm25_weights": {system.name: dict(system.weights) for system in measured.systems if system.weights},
+        "timings": [asdict(timing) for timing in context.store.timings],
+    }
+
+
+def _write_results(measured: Measured, folder: Path) -> None:
+    context = measured.context
+    datasets = {subject.dataset.name: subject for subject in context.subjects}
+    for system in (*measured.systems, measured.bm25):
+        spec = system.encoder.spec if system.encoder is not None else None
+        model = {"baseline": context.encoder.spec.model}.get(system.name, f"ranksaga/{system.name}")
+        revision = spec.revision if spec is not None else "1"
+        for values in system.values:
+            subject = datasets[values.dataset]
+            write_task_result(
+                values,
+                folder,
+                model=model,
+                revision=revision,
+                dataset_revision=subject.dataset.fingerprint,
+                seconds=None,
+            )
+            write_run(
+                folder / "rankings" / f"{system.name}.{_plain(values.dataset)}.trec",
+                system.rankings[subject.name],
+                subject.dataset.queries.ids,
+                subject.dataset.corpus.ids,
+                tag=system.name,
+            )
+        write_model_meta(
+            folder,
+            model=model,
+            revision=revision,
+            max_tokens=spec.max_length if spec is not None else None,
+            adapted_from=context.encoder.spec.model if system.name != "baseline" and spec is not None else None,
+        )
+
+
+def _write_model(measured: Measured, folder: Path) -> None:
+    """The shipped model: weights, prompts in its config, a card with what was measured."""
+    encoder = measured.systems[-1].encoder
+    if encoder is None:
+        return
+    prompts = encoder.spec.prompts
+    model = encoder.model
+    model.prompts = {"query": prompts.query, "document": prompts.document}
+    model.max_seq_length = encoder.spec.max_length
+    with atomic_dir(folder / "model") as target:
+        model.save_pretrained(str(target), create_model_card=False)
+        (target / "README.md").write_text(_card(measured), encoding="utf-8")
+
+
+def _card(measured: Measured) -> str:
+    last = measured.systems[-1]
+    base = {values.dataset: values.mean("ndcg_at_10") for values in measured.systems[0].values}
+    rows = "\n".join(
+        f"| {values.dataset} | {base[values.dataset]:.4f} | {values.mean('ndcg_at_10'):.4f} |" for values in last.values
+    )
+    return (
+        "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
+        f"base_model: {measured.context.encoder.spec.model}\ntags: [sentence-transformers, ranksaga, retrieval]\n---\n"
+        f"# {measured.context.recipe.name}\n\nFine-tuned with RankSaga from {measured.context.encoder.spec.model}.\n\n"
+        f"nDCG@10 on test queries that the scored model has not seen:\n\n| dataset | base | this model |\n|---|---|---|\n{rows}\n"
+    )
+
+
+def _report_data(
+    measured: Measured, trained: Mapping[str, Mapping[str, Entry]], comparison: Comparison, result: Result
+) -> ReportData:
+    context = measured.context
+    last = measured.systems[-1].name
+    choice = read_choice(measured.shipped)
+    spec = context.encoder.spec
+    texts = {
+        (subject.dataset.name, subject.dataset.queries.ids[row]): subject.dataset.queries.texts[row]
+        for subject in context.subjects
+        for row in measured.plan.scored(subject.name).query_rows
+    }
+    timings = tuple(
+        (f"{t.stage} {t.label}", f"{t.seconds:.1f} s{' (done before)' if t.reused else ''}")
+        for t in context.store.timings
+    )
+    return ReportData(
+        title=context.recipe.name,
+        comparison=comparison,
+        headline=last,
+        shipped=last if choice.weight > 0 else "baseline",
+        shipped_reason=choice.reason,
+        references=("bm25", "baseline_hybrid"),
+        promise=FIRST_STUDY,
+        selections=_selections(measured),
+        leakage=measured.plan.findings,
+        notes=_notes(measured, trained),
+        recipe=dump_recipe(context.recipe),
+        facts=(
+            Facts(
+                "Model",
+                (
+                    ("name", spec.model),
+                    ("revision", spec.revision),
+                    ("prompts", f"{spec.prompts}"),
+                    ("tokens", str(spec.max_length)),
+                    ("precision", spec.precision),
+                ),
+            ),
+            Facts("Environment", tuple(describe_environment().items())),
+            Facts("Time", timings),
+        ),
+        query_texts=texts,
+    )
+
+
+def _selections(measured: Measured) -> tuple[Selection, ...]:
+    found = []
+    roles = {subject.name: subject.role for subject in measured.context.subjects}
+    preset = measured.context.recipe.presets[-1]
+    tolerance = measured.context.recipe.training[preset].tolerance
+    for view, entry in measured.chosen.items():
+        choice = read_choice(entry)
+        points = []
+        for candidate in choice.candidates:
+            changes = {name: 100 * relative(choice.base[name], score) for name, score in candidate.scores.items()}
+            gains = {name: change for name, change in changes.items() if roles[name] == "trained"}
+            kept = {name: change for name, change in changes.items() if roles[name] == "guard"}
+            points.append(
+                CurvePoint(
+                    candidate.epoch,
+                    candidate.weight,
+                    sum(gains.values()) / max(1, len(gains)),
+                    sum(kept.values()) / len(kept) if kept else None,
+                    gains,
+                    kept,
+                    qualifies=min(changes.values()) >= -100 * tolerance,
+                    chosen=(candidate.epoch, candidate.weight) == (choice.epoch, choice.weight),
+                )
+            )
+        if points:
+            name = preset if view == "shipped" else f"{preset} {view}"
+            found.append(Selection(name, tuple(points), choice.reason))
+    return tuple(found)
+
+
+def _notes(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> tuple[str, ...]:
+    notes = list(measured.plan.notes)
+    for preset, entries in trained.items():
+        for view, entry in entries.items():
+            if entry.summary["capped"]:
+                steps = entry.summary["steps"]
+                notes.append(f"{preset} ({view}): capped at {steps} steps, fewer than its epochs ask for.")
+    for system in measured.systems:
+        if system.weights:
+            shown = ", ".join(f"{name} {'/'.join(f'{w:.1f}' for w in ws)}" for name, ws in system.weights.items())
+            notes.append(f"BM25's share beside {system.name}, chosen on dev: {shown}.")
+    return tuple(notes)
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)

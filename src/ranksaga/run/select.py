@@ -1,0 +1,117 @@
+"""Selection: which epoch and which weight against the base model, by dev queries only.
+
+Weights are interpolated between the base and the fine-tuned model (WiSE-FT, Wortsman et al. 2022;
+LM-Cocktail, Xiao et al. 2023). The candidate that gains most on average over the trained datasets
+is taken among those that lose nowhere, guards included, more than a tolerance. Dev queries are
+ranked against the documents that can matter: what the base model and BM25 rank high, and what is
+judged. Test queries play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranksaga.data.dataset import Corpus, Dataset, Qrels
+from ranksaga.encode.encoder import Encoder
+from ranksaga.evaluate.benchmark import encode_dataset, rank
+from ranksaga.evaluate.metrics import evaluate
+from ranksaga.retrieve.rankings import Rankings
+
+__all__ = ["Candidate", "DevSet", "choose", "dev_set", "score_dev"]
+
+METRIC = "ndcg_at_10"
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """A dataset cut down to its dev queries and the documents that can matter for them."""
+
+    name: str
+    role: str
+    dataset: Dataset
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An epoch and a weight of the fine-tuned model, with nDCG@10 on dev by dataset."""
+
+    epoch: int
+    weight: float
+    scores: Mapping[str, float]
+
+
+def dev_set(
+    name: str, role: str, dataset: Dataset, dev: Qrels, rankings: Sequence[Rankings], *, queries: int, depth: int
+) -> DevSet | None:
+    """Cut a dataset down for selection; ``None`` where it has no dev queries.
+
+    Args:
+        name: of the dataset in the recipe.
+        role: trained or guard.
+        dataset: the whole dataset.
+        dev: judgments that select.
+        rankings: of the dev queries at least, by the base model and by BM25.
+        queries: most dev queries used, the first by id hash order of the plan.
+        depth: top documents taken of each ranking.
+    """
+    rows = dev.query_rows
+    if len(rows) == 0:
+        return None
+    if len(rows) > queries:
+        rows = rows[np.linspace(0, len(rows) - 1, queries).round().astype(np.int64)]
+    dev = dev.only_queries(rows)
+    taken = [dev.documents]
+    for ranking in rankings:
+        places = np.searchsorted(ranking.queries, rows)
+        taken.append(ranking.documents[places, :depth].ravel())
+    documents = np.unique(np.concatenate(taken))
+    documents = documents[documents >= 0]
+    return DevSet(name, role, _cut(dataset, dev, documents))
+
+
+def score_dev(encoder: Encoder, sets: Sequence[DevSet]) -> dict[str, float]:
+    """nDCG@10 on each dev set."""
+    scores = {}
+    for one in sets:
+        rows = one.dataset.qrels["dev"].query_rows
+        rankings = rank(one.dataset, encode_dataset(encoder, one.dataset, rows), rows, 10)
+        scores[one.name] = evaluate(rankings, one.dataset, "dev", system="candidate").mean(METRIC)
+    return scores
+
+
+def choose(
+    base: Mapping[str, float], candidates: Sequence[Candidate], roles: Mapping[str, str], tolerance: float
+) -> Candidate | None:
+    """The candidate with the largest mean relative gain that loses nowhere more than ``tolerance``.
+
+    ``None``: no candidate gains on average under that constraint, so the base model stays.
+    """
+    best, most = None, 0.0
+    for candidate in candidates:
+        changes = {name: relative(base[name], score) for name, score in candidate.scores.items()}
+        if min(changes.values()) < -tolerance:
+            continue
+        gain = float(np.mean([change for name, change in changes.items() if roles[name] == "trained"]))
+        if gain > most:
+            best, most = candidate, gain
+    return best
+
+
+def relative(base: float, score: float) -> float:
+    """Relative change; a base of 0 counts any score as no loss."""
+    return (score - base) / base if base > 0 else float(score > 0)
+
+
+def _cut(dataset: Dataset, dev: Qrels, documents: NDArray[np.int32]) -> Dataset:
+    corpus = dataset.corpus
+    kept = Corpus(
+        tuple(corpus.ids[row] for row in documents),
+        tuple(corpus.titles[row] for row in documents),
+        tuple(corpus.texts[row] for row in documents),
+    )
+    rows = np.searchsorted(documents, dev.documents).astype(np.int32)
+    return Dataset(dataset.name, kept, dataset.queries, {"dev": Qrels(dev.queries, rows, dev.scores)})

@@ -1,0 +1,128 @@
+"""The store of a run: one folder per stage and identity, its done-marker written last.
+
+``<run>/stages/<stage>/<id>/`` holds a stage's inputs (``inputs.json``), its outputs, its log and
+``done.json``. The id is the hash of everything that changes the output, so a changed setting makes a
+new folder beside the old one, and deleting any folder is always safe. A folder without its marker is
+unfinished work: the stage runs again in it and may use what it finds (checkpoints).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ranksaga.files import hash_json, read_json, write_json
+
+__all__ = ["Entry", "Store", "Timing"]
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The place of one piece of work."""
+
+    stage: str
+    label: str
+    folder: Path
+
+    @property
+    def identity(self) -> str:
+        """Hash of the inputs, 16 hex digits."""
+        return self.folder.name
+
+    @property
+    def done(self) -> bool:
+        """Whether the work is complete."""
+        return (self.folder / "done.json").is_file()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the work reported when it was done; empty before."""
+        return dict(read_json(self.folder / "done.json")["summary"]) if self.done else {}
+
+    @property
+    def seconds(self) -> float:
+        """Wall time that the work took, all attempts."""
+        return float(read_json(self.folder / "done.json")["seconds"]) if self.done else 0.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall time of one piece of work in this execution."""
+
+    stage: str
+    label: str
+    seconds: float
+    reused: bool
+
+
+@dataclass
+class Store:
+    """The stages of one run. ``fresh`` names stages that are to be done again."""
+
+    root: Path
+    fresh: bool = False
+    on_start: Callable[[str, str, bool], None] | None = None
+    timings: list[Timing] = field(default_factory=list)
+
+    def entry(self, stage: str, label: str, inputs: dict[str, Any]) -> Entry:
+        """The place for work with these inputs; nothing is created."""
+        identity = hash_json({"format": FORMAT, "stage": stage, "inputs": inputs})
+        return Entry(stage, label, self.root / "stages" / stage / identity)
+
+    def work(self, stage: str, label: str, inputs: dict[str, Any], function: Callable[[Path], dict[str, Any]]) -> Entry:
+        """Do the work unless it is done: ``function(folder)`` writes outputs and returns a JSON summary."""
+        entry = self.entry(stage, label, inputs)
+        reuse = entry.done and not self.fresh
+        if self.on_start is not None:
+            self.on_start(stage, label, reuse)
+        if reuse:
+            self.timings.append(Timing(stage, label, entry.seconds, True))
+            return entry
+        if self.fresh:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+        entry.folder.mkdir(parents=True, exist_ok=True)
+        write_json(entry.folder / "inputs.json", inputs)
+        before = self._earlier(entry)
+        start = time.perf_counter()
+        try:
+            with _log_to(entry.folder / "log.txt"):
+                summary = function(entry.folder)
+        finally:
+            spent = before + time.perf_counter() - start
+            write_json(entry.folder / "attempts.json", {"seconds": spent})
+        write_json(entry.folder / "done.json", {"stage": stage, "label": label, "seconds": spent, "summary": summary})
+        self.timings.append(Timing(stage, label, spent, False))
+        return entry
+
+    @staticmethod
+    def _earlier(entry: Entry) -> float:
+        """Seconds spent by attempts that did not finish (a killed one leaves no account of itself)."""
+        path = entry.folder / "attempts.json"
+        return float(read_json(path)["seconds"]) if path.is_file() else 0.0
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Append the library's log to a file while the work goes on."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    library = logging.getLogger("ranksaga")
+    level = library.level
+    library.addHandler(handler)
+    library.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+        library.setLevel(level)
+        handler.close()

@@ -1,0 +1,78 @@
+"""How a run speaks: bars on a terminal, plain lines elsewhere, nothing for a library user."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["Silent", "Terminal"]
+
+
+class Silent:
+    """Says nothing."""
+
+    def stage(self, stage: str, label: str, reused: bool) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Callable[..., None]]:
+        """A callable that does nothing."""
+
+        def advance(count: int, note: str = "") -> None:
+            pass
+
+        yield advance
+
+
+class Terminal(Silent):
+    """Speaks on stderr; draws bars only where a person looks."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+
+    def stage(self, stage: str, label: str, reused: bool) -> None:
+        """One line a piece of work; what is reused is said, not done."""
+        self.say(f"[{stage}] {label}{' (done before)' if reused else ''}")
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Callable[..., None]]:
+        """A bar with time left; off a terminal, a line every half minute."""
+        if not sys.stderr.isatty():
+            yield self._lines(label, total)
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True) as bars:
+            task = bars.add_task(label, total=total, note="")
+
+            def advance(count: int, note: str = "") -> None:
+                bars.update(task, advance=count, note=note)
+
+            yield advance
+
+    def _lines(self, label: str, total: int) -> Callable[..., None]:
+        start = last = time.monotonic()
+        done = 0
+
+        def advance(count: int, note: str = "") -> None:
+            nonlocal done, last
+            done += count
+            now = time.monotonic()
+            if now - last >= 30 and 0 < done < total:
+                last = now
+                left = (now - start) / done * (total - done)
+                self.say(f"  {label}: {done} of {total}, {left:.0f} s left {note}".rstrip())
+
+        return advance

@@ -1,0 +1,1 @@
+"""Judgments to a better model."""

@@ -1,0 +1,121 @@
+"""Checkpoints of a training run: all that a resumed run needs to go on as if nothing had happened.
+
+One safetensors file holds the weights, the optimizer's moments and, in its header, the step,
+the loss scaler and the identity of the run. Random draws and the data position are functions of
+(seed, step), and the learning rate is one of the step, so the step stands for all three.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ranksaga.errors import StageError
+from ranksaga.train.merge import save_weights
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Position", "restore_latest", "save_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+# The newest, and one more in case the newest cannot be read.
+KEPT = 2
+PATTERN = "checkpoint-*.safetensors"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run is: optimizer steps and examples done, seconds spent, in all its starts together."""
+
+    step: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+
+
+def save_checkpoint(
+    folder: Path,
+    position: Position,
+    identity: str,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Write ``checkpoint-<step>.safetensors``, then remove all but the newest two."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{moment}.{name}"] = value
+    header = {
+        "position": json.dumps(asdict(position)),
+        "identity": identity,
+        "scaler": json.dumps(scaler.state_dict()),
+    }
+    save_weights(folder / f"checkpoint-{position.step:08d}.safetensors", tensors, header)
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+
+
+def restore_latest(
+    folder: Path,
+    identity: str,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> Position:
+    """Load the newest checkpoint that can be read into model, optimizer and scaler.
+
+    A file that is cut or broken is passed over with a warning. Without any, nothing is changed
+    and the position is the start.
+
+    Raises:
+        StageError: the folder holds a run of other settings or data.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in _newest_first(folder):
+        try:
+            with safe_open(path, framework="pt") as stream:
+                header = stream.metadata() or {}
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+        except (OSError, SafetensorError) as error:
+            logger.warning("%s cannot be read (%s); trying the one before it", path.name, error)
+            continue
+        if header.get("identity") != identity:
+            raise StageError(
+                f"{path}: this checkpoint is of other settings, data or weights (identity {header.get('identity')}, "
+                f"expected {identity}); remove the folder or train in another one"
+            )
+        _load(tensors, model, optimizer)
+        if scaler_state := json.loads(header["scaler"]):
+            scaler.load_state_dict(scaler_state)
+        return Position(**json.loads(header["position"]))
+    return Position()
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints: the run is complete."""
+    for path in _newest_first(folder):
+        path.unlink(missing_ok=True)
+
+
+def _load(tensors: Mapping[str, torch.Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model.load_state_dict(
+        {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    )
+    for name, parameter in model.named_parameters():
+        if f"exp_avg.{name}" in tensors:
+            # The fused optimizer keeps its step counts beside the parameters.
+            optimizer.state[parameter] = {
+                moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS
+            }
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob(PATTERN), reverse=True)

@@ -1,0 +1,50 @@
+"""The pictures: equal data gives equal bytes, and the SVGs fit into a page."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import replace
+from xml.etree import ElementTree
+
+from ranksaga.report.charts import bars_svg, change_svg, comparison_png, selection_png, selection_svg
+from ranksaga.report.data import ReportData
+
+
+def test_the_png_is_a_picture_and_the_same_each_time(study: ReportData) -> None:
+    picture = comparison_png(study)
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", picture[16:24])
+    assert (width, height) == (2480, 832)
+    assert comparison_png(study) == picture
+    assert selection_png(study.selections[0])[:4] == b"\x89PNG"
+
+
+def test_the_svgs_name_what_they_show_and_follow_the_page(study: ReportData) -> None:
+    for svg in (change_svg(study), bars_svg(study)):
+        root = ElementTree.fromstring(svg)
+        words = " ".join("".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text"))
+        assert "alpha" in words
+        assert "guarded" in words
+        assert "(guard)" in words
+        assert "var(--ink)" in svg
+        assert "#1b1f24" not in svg
+
+
+def test_references_are_bars_but_no_contenders(study: ReportData) -> None:
+    assert "bm25" in bars_svg(study)
+    assert "bm25" not in change_svg(study)
+
+
+def test_pictures_on_one_page_share_no_ids(study: ReportData) -> None:
+    pictures = [change_svg(study), bars_svg(study), selection_svg(study.selections[0])]
+    ids = [identifier for svg in pictures for identifier in re.findall(r' id="([^"]*)"', svg)]
+    assert ids
+    assert len(ids) == len(set(ids))
+
+
+def test_without_guards_the_selection_goes_by_weight(study: ReportData) -> None:
+    selection = study.selections[0]
+    bare = replace(selection, points=tuple(replace(point, kept=None, retention={}) for point in selection.points))
+    assert "gain by weight" in selection_svg(bare)
+    assert "gain against retention" in selection_svg(selection)
