@@ -194,10 +194,10 @@ class Recipe(Settings):
 QUICKSTART = Recipe(
     name="quickstart",
     datasets=(
-        "python:stdlib",
-        "python:sklearn?limit=1200",
-        "python:scipy?limit=1200",
-        "python:transformers?limit=1200",
+        "python:stdlib?limit=700",
+        "python:scipy?limit=600",
+        "python:sklearn?limit=600",
+        "python:transformers?limit=600",
     ),
 )
 

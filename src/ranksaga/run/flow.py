@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset
 from ranksaga.encode.encoder import Encoder
+from ranksaga.errors import StageError
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.retrieve.hybrid import choose_weight, fuse
@@ -102,6 +103,11 @@ def _model(
         if runs_to(stop, "select"):
             sets = _dev_sets(context, view, bases, words)
             selected[view.name] = select(context, preset, view.name, trained[view.name], sets)
+    if not trained:
+        raise StageError(
+            f"{preset}: no query is left to train on ({', '.join(context.recipe.datasets)}); "
+            "add a train split, or see stages/pairs for what the leakage audit dropped"
+        )
     return Model(preset, trained, selected)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 
 from ranksaga.compare.results import QueryGroup
 from ranksaga.data.dataset import Qrels
+from ranksaga.data.leakage import COSINE, JACCARD, near_copies
+from ranksaga.data.splits import Split, group_near_copies, split_guard, split_trained
+from ranksaga.errors import DataError
+from ranksaga.evaluate.benchmark import Vectors
+from ranksaga.files import write_json
 from ranksaga.report.data import LeakageFinding
-from ranksaga.run.context import Context
+from ranksaga.run.audit import Audit
+from ranksaga.run.context import Context, Subject
+from ranksaga.run.measure import vectors_of
 from ranksaga.run.store import Entry
 
 __all__ = ["SHIPPED", "Plan", "View", "make_plan"]
@@ -107,47 +114,80 @@ class Plan:
 
 
 def make_plan(context: Context, bases: Mapping[str, Entry]) -> Plan:
-    """interim"""
-    import re, hashlib
-    from ranksaga.run.measure import vectors_of
+    """Split every dataset, audit the splits for leakage, and keep the audit on disk.
 
-    training, dev, scored, wt, drops = {}, {}, {}, set(), {}
-    tests = {}
-    for s in context.subjects:
-        q = s.dataset.qrels
-        test = s.dataset.split("test")
-        if s.role == "guard":
-            rows = test.query_rows
-            part = np.array(
-                [
-                    int(hashlib.sha256(s.dataset.queries.ids[r].encode()).hexdigest()[:8], 16) / 2**32 < 1 / 3
-                    for r in rows
-                ]
-            )
-            dev[s.name] = test.only_queries(rows[part])
-            scored[s.name] = test.only_queries(rows[~part])
-            continue
-        scored[s.name] = test
-        source = q.get("train") or q.get("dev")
-        if source is None:
-            continue
-        if "train" in q:
-            wt.add(s.name)
-        rows = source.query_rows
-        v = vectors_of(bases[s.name])
-        close = (v.of_queries(rows) @ v.of_queries(test.query_rows).T).max(1) > 0.9
-        rows = rows[~close]
-        if "train" in q and "dev" in q:
-            dev[s.name] = q["dev"]
-            training[s.name] = source.only_queries(rows)
-        else:
-            part = np.array(
-                [int(hashlib.sha256(s.dataset.queries.ids[r].encode()).hexdigest()[:8], 16) / 2**32 < 0.2 for r in rows]
-            )
-            dev[s.name] = source.only_queries(rows[part])
-            training[s.name] = source.only_queries(rows[~part])
-    view = View(SHIPPED, training, dev, scored)
-    ident = hashlib.sha256(
-        repr([(s.name, s.dataset.fingerprint, s.role) for s in context.subjects]).encode()
-    ).hexdigest()[:16]
-    return Plan(ident, (view,), scored, frozenset(), frozenset(wt), (), (), ())
+    Raises:
+        DataError: a dataset cannot be split, or ``leakage: fail`` and something leaks.
+    """
+    recipe = context.recipe
+    vectors = {subject.name: vectors_of(bases[subject.name]) for subject in context.subjects}
+    splits = {subject.name: _split(context, subject, vectors[subject.name]) for subject in context.subjects}
+    crossed = frozenset(name for name, split in splits.items() if split.folds)
+    names = (SHIPPED, *(f"fold-{index + 1}" for index in range(recipe.folds if crossed else 0)))
+    inputs = {
+        "encoder": context.encoder.spec.identity,
+        "datasets": [[subject.name, subject.role, subject.dataset.fingerprint] for subject in context.subjects],
+        "leakage": recipe.leakage,
+        "folds": recipe.folds,
+        "seed": recipe.seed,
+        "thresholds": [COSINE, JACCARD],
+    }
+    audit = Audit(context.subjects, vectors, splits, recipe.leakage)
+    entry = context.store.work("pairs", "splits and leakage audit", inputs, lambda folder: _keep(folder, audit))
+    if recipe.leakage == "fail" and audit.leaks:
+        first = audit.leaks[0]
+        raise DataError(
+            f"{len(audit.leaks)} training queries nearly equal a scored one, such as {first.training_id} of "
+            f"{first.training_name} and {first.scored_id} of {first.scored_name}; set leakage: drop, or remove them"
+        )
+    views = tuple(_view(name, index - 1, splits, audit) for index, name in enumerate(names))
+    return Plan(
+        entry.identity,
+        views,
+        {name: split.scored for name, split in splits.items()},
+        crossed,
+        frozenset(subject.name for subject in context.subjects if "train" in subject.dataset.qrels),
+        audit.groups(),
+        audit.findings(),
+        _notes(context, crossed),
+    )
+
+
+def _split(context: Context, subject: Subject, vectors: Vectors) -> Split:
+    dataset, recipe = subject.dataset, context.recipe
+    if subject.role == "guard":
+        return split_guard(dataset, recipe.seed)
+    rows = vectors.query_rows
+    pairs = near_copies([dataset.queries.texts[row] for row in rows], vectors.queries)
+    groups = group_near_copies(len(dataset.queries), [(int(rows[a]), int(rows[b])) for a, b in pairs])
+    return split_trained(dataset, groups, folds=recipe.folds, seed=recipe.seed)
+
+
+def _view(name: str, fold: int, splits: Mapping[str, Split], audit: Audit) -> View:
+    """One view over all datasets; what leaks into what this view scores neither trains nor selects."""
+    parts = {key: split.folds[fold] if fold >= 0 and split.folds else split.shipped for key, split in splits.items()}
+    return View(
+        name,
+        {key: audit.without_leaks(key, part.train) for key, part in parts.items() if len(part.train)},
+        {key: audit.without_leaks(key, part.dev) for key, part in parts.items() if len(part.dev)},
+        {key: part.scored for key, part in parts.items() if len(part.scored)},
+    )
+
+
+def _keep(folder: Path, audit: Audit) -> dict[str, Any]:
+    """Ids and figures only: a run's folder may be shared, a dataset's texts may not."""
+    write_json(folder / "leaks.json", [asdict(leak) for leak in audit.leaks])
+    return {"leaks": len(audit.leaks), "dropped": {name: len(rows) for name, rows in audit.dropped.items()}}
+
+
+def _notes(context: Context, crossed: frozenset[str]) -> tuple[str, ...]:
+    notes = []
+    if crossed:
+        notes.append(
+            f"{', '.join(sorted(crossed))}: only a test split, so figures are out-of-fold: {context.recipe.folds} "
+            "models, each scored on queries that it did not see; the shipped model trained on all of them."
+        )
+    guards = [subject.name for subject in context.subjects if subject.role == "guard"]
+    if guards:
+        notes.append(f"{', '.join(guards)}: guards, never trained on; a third of their queries watched the selection.")
+    return tuple(notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from ranksaga.run.environment import describe_environment
 from ranksaga.run.learn import read_choice
 from ranksaga.run.plan import Plan
 from ranksaga.run.select import relative
+from ranksaga.run.single import PER_QUERY, evaluation_json, file_name
 from ranksaga.run.store import Entry
 
 __all__ = ["Measured", "Result", "System", "publish"]
@@ -46,7 +46,7 @@ class System:
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything that was measured. ``systems`` starts with the baseline; ``chosen`` are the last preset's selections."""
+    """Everything that was measured; ``systems`` starts with the baseline, ``chosen`` are the last preset's selections."""
 
     context: Context
     plan: Plan
@@ -76,15 +76,14 @@ def publish(
         _write_results(measured, folder)
         _write_model(measured, folder)
         data = _report_data(measured, trained, comparison, result)
-        context.store.on_start and context.store.on_start("report", "pages, tables, charts", False)
+        context.voice.stage("report", "pages, tables, charts", False)
         write_report(data, folder)
     return result
 
 
 def _compare(measured: Measured) -> Comparison:
     context = measured.context
-    if context.store.on_start is not None:
-        context.store.on_start("compare", "all systems against the baseline", False)
+    context.voice.stage("compare", "all systems against the baseline", False)
     baseline, *others = measured.systems
     candidates = [*measured.bm25.values, *baseline.mixed]
     for system in others:
@@ -95,7 +94,7 @@ def _compare(measured: Measured) -> Comparison:
 
 def _table(comparison: Comparison) -> str:
     """nDCG@10 by dataset and system, for the terminal."""
-    systems = [system for system in comparison.systems]
+    systems = comparison.systems
     lines = [f"{'nDCG@10':22s}{'baseline':>10s}" + "".join(f"{system:>24s}" for system in systems)]
     for dataset in comparison.datasets:
         base = comparison.row(dataset, "baseline")
@@ -164,6 +163,8 @@ def _write_results(measured: Measured, folder: Path) -> None:
         revision = spec.revision if spec is not None else "1"
         for values in system.values:
             subject = datasets[values.dataset]
+            name = file_name(values.dataset)
+            write_json(folder / PER_QUERY / system.name / f"{name}.json", evaluation_json(values))
             write_task_result(
                 values,
                 folder,
@@ -173,7 +174,7 @@ def _write_results(measured: Measured, folder: Path) -> None:
                 seconds=None,
             )
             write_run(
-                folder / "rankings" / f"{system.name}.{_plain(values.dataset)}.trec",
+                folder / "rankings" / f"{system.name}.{name}.trec",
                 system.rankings[subject.name],
                 subject.dataset.queries.ids,
                 subject.dataset.corpus.ids,
@@ -212,7 +213,8 @@ def _card(measured: Measured) -> str:
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
         f"base_model: {measured.context.encoder.spec.model}\ntags: [sentence-transformers, ranksaga, retrieval]\n---\n"
         f"# {measured.context.recipe.name}\n\nFine-tuned with RankSaga from {measured.context.encoder.spec.model}.\n\n"
-        f"nDCG@10 on test queries that the scored model has not seen:\n\n| dataset | base | this model |\n|---|---|---|\n{rows}\n"
+        "nDCG@10 on test queries that the scored model has not seen:\n\n"
+        f"| dataset | base | this model |\n|---|---|---|\n{rows}\n"
     )
 
 
@@ -304,7 +306,3 @@ def _notes(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> tu
             shown = ", ".join(f"{name} {'/'.join(f'{w:.1f}' for w in ws)}" for name, ws in system.weights.items())
             notes.append(f"BM25's share beside {system.name}, chosen on dev: {shown}.")
     return tuple(notes)
-
-
-def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)

@@ -177,7 +177,9 @@ class Batches:
                     ignore[place, columns.where.get((index, document), [])] = True
             target[place, list(weights_of)] = list(weights_of.values())
             # The answers themselves, and all of a list, stay in.
-            ignore[place, [column for column, weight in weights_of.items() if weight > 0 or not source.in_batch]] = False
+            ignore[place, [column for column, weight in weights_of.items() if weight > 0 or not source.in_batch]] = (
+                False
+            )
         return Batch(
             sources=tuple(self._sources[index].name for index in np.unique(of_source).tolist()),
             queries=tuple(self._sources[index].queries[query] for index, query in queries),

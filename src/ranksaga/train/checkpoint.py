@@ -20,7 +20,7 @@ from ranksaga.train.merge import save_weights
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Position", "restore_latest", "save_checkpoint"]
+__all__ = ["Position", "remove_checkpoints", "restore_latest", "save_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,19 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is: optimizer steps and examples done, seconds spent, in all its starts together."""
+    """How far a run is, in all its starts together.
+
+    Attributes:
+        step: optimizer steps done.
+        pairs: examples seen.
+        seconds: time spent.
+        losses: sum of the steps' losses, by epoch.
+    """
 
     step: int = 0
-    examples: int = 0
+    pairs: int = 0
     seconds: float = 0.0
+    losses: tuple[float, ...] = ()
 
 
 def save_checkpoint(
@@ -95,7 +103,8 @@ def restore_latest(
         _load(tensors, model, optimizer)
         if scaler_state := json.loads(header["scaler"]):
             scaler.load_state_dict(scaler_state)
-        return Position(**json.loads(header["position"]))
+        values = json.loads(header["position"])
+        return Position(**{**values, "losses": tuple(values["losses"])})
     return Position()
 
 

@@ -193,13 +193,11 @@ class TrainingLists:
     @cached_property
     def fingerprint(self) -> str:
         """Identity of the texts, rows and probabilities (16 hex digits)."""
-        return _fingerprint(
-            (self.queries, self.documents), (self.example_queries, self.candidates, self.probabilities)
-        )
+        return _fingerprint((self.queries, self.documents), (self.example_queries, self.candidates, self.probabilities))
 
     def examples_per_batch(self, batch_size: int) -> int:
         """As many as have ``batch_size`` candidates between them, so that a step costs the same."""
-        return max(1, batch_size // self.candidates.shape[1])
+        return max(1, batch_size // int(self.candidates.shape[1]))
 
     def columns(
         self, examples: NDArray[np.int64], hard_negatives: int, rng: np.random.Generator

@@ -1,0 +1,121 @@
+"""One model at a time: benchmark it into files, and compare two such results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ranksaga.compare.comparison import compare
+from ranksaga.data.resolve import load
+from ranksaga.encode.encoder import load_encoder
+from ranksaga.errors import DataError
+from ranksaga.evaluate.benchmark import encode_dataset, rank
+from ranksaga.evaluate.evaluation import Evaluation
+from ranksaga.evaluate.metrics import evaluate
+from ranksaga.files import read_json, write_json
+from ranksaga.report.markdown import markdown_table
+from ranksaga.report.mteb import write_model_meta, write_task_result
+from ranksaga.report.tables import results_table
+from ranksaga.retrieve.trec import write_run
+from ranksaga.run.voice import Terminal
+
+__all__ = ["benchmark_model", "compare_results"]
+
+PER_QUERY = "per_query"
+
+
+def benchmark_model(
+    model: str, datasets: Sequence[str], *, split: str, precision: str, max_length: int | None, out: Path | None
+) -> list[Evaluation]:
+    """Score a model on datasets.
+
+    With ``out``: ``results/`` in MTEB's layout, ``rankings/*.trec``, and ``per_query/*.json``, from
+    which :func:`compare_results` tests significance.
+
+    Raises:
+        RankSagaError: a dataset or the model cannot be used; nothing is measured then.
+    """
+    loaded = [load(name) for name in datasets]
+    judged = [dataset.split(split) for dataset in loaded]
+    encoder = load_encoder(model, precision=precision, max_length=max_length)
+    voice = Terminal()
+    found = []
+    for dataset, judgments in zip(loaded, judged, strict=True):
+        rows = judgments.query_rows
+        with voice.progress(dataset.name, len(rows) + len(dataset.corpus)) as advance:
+            vectors = encode_dataset(encoder, dataset, rows, advance)
+        rankings = rank(dataset, vectors, rows, 1000)
+        evaluation = evaluate(rankings, dataset, split, system=model)
+        found.append(evaluation)
+        if out is None:
+            continue
+        revision = encoder.spec.revision
+        write_task_result(
+            evaluation, out, model=model, revision=revision, dataset_revision=dataset.fingerprint, seconds=None
+        )
+        write_model_meta(out, model=model, revision=revision, max_tokens=encoder.spec.max_length)
+        name = file_name(dataset.name)
+        write_run(out / "rankings" / f"{name}.trec", rankings, dataset.queries.ids, dataset.corpus.ids, tag="ranksaga")
+        write_json(out / PER_QUERY / f"{name}.json", evaluation_json(evaluation))
+    return found
+
+
+def compare_results(baseline: Path, candidate: Path) -> tuple[str, list[dict[str, Any]], list[str]]:
+    """Compare two result folders query by query.
+
+    Returns the table as text, its rows for programs, and the datasets that got significantly worse.
+
+    Raises:
+        DataError: a folder holds no per-query results, or the two share no dataset.
+    """
+    before, after = _read(baseline, "baseline"), _read(candidate, "candidate")
+    shared = [name for name in before if name in after]
+    if not shared:
+        raise DataError(
+            f"{baseline} and {candidate} share no dataset ({', '.join(before)} against {', '.join(after)}); "
+            "benchmark both models on the same datasets"
+        )
+    comparison = compare([before[name] for name in shared], [after[name] for name in shared])
+    rows: list[dict[str, Any]] = [
+        {"dataset": row.dataset, "value": row.value, "change": row.change, "p_holm": row.p_holm, "verdict": row.verdict}
+        for row in comparison.rows
+        if row.metric == comparison.primary and row.system == "candidate"
+    ]
+    regressed = [str(row["dataset"]) for row in rows if row["verdict"] == "regressed"]
+    return markdown_table(results_table(comparison, comparison.primary)), rows, regressed
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Per-query values as JSON: ids and figures, no text."""
+    return {
+        "dataset": evaluation.dataset,
+        "split": evaluation.split,
+        "system": evaluation.system,
+        "out_of_fold": evaluation.out_of_fold,
+        "query_ids": list(evaluation.query_ids),
+        "values": {
+            metric: [round(float(value), 9) for value in values] for metric, values in evaluation.values.items()
+        },
+    }
+
+
+def file_name(name: str) -> str:
+    """A dataset's name as a file name."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+
+
+def _read(folder: Path, system: str) -> Mapping[str, Evaluation]:
+    files = sorted((folder / PER_QUERY).glob("*.json"))
+    if not files:
+        raise DataError(f"{folder}: no per_query/*.json there; make it with: ranksaga benchmark ... --out {folder}")
+    found = {}
+    for file in files:
+        stored = read_json(file)
+        values = {metric: np.array(one, dtype=np.float64) for metric, one in stored["values"].items()}
+        found[stored["dataset"]] = Evaluation(
+            stored["dataset"], stored["split"], system, tuple(stored["query_ids"]), values, stored["out_of_fold"]
+        )
+    return found

@@ -1,0 +1,166 @@
+"""What a training run leaves on disk: a loss log, checkpoints while it runs, its result when done."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import IO, TYPE_CHECKING, Any
+
+from ranksaga.errors import StageError
+from ranksaga.files import read_json, write_json, write_text
+from ranksaga.train.batches import Batch
+from ranksaga.train.checkpoint import Position, restore_latest, save_checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Journal", "TrainingResult", "epoch_path", "read_finished", "write_finished"]
+
+logger = logging.getLogger(__name__)
+
+LOG = "loss.jsonl"
+FINISHED = "training.json"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training run.
+
+    Attributes:
+        epochs: weights after each epoch (safetensors, all tensors of the model), in order.
+        losses: mean training loss of each epoch.
+        steps: optimizer steps.
+        pairs: examples seen, with repetition.
+        seconds: spent in training, in all starts of the run together.
+        capped: ``max_steps`` ended the run before its last epoch was complete.
+    """
+
+    epochs: tuple[Path, ...]
+    losses: tuple[float, ...]
+    steps: int
+    pairs: int
+    seconds: float
+    capped: bool
+
+
+def epoch_path(folder: Path, epoch: int) -> Path:
+    """File with the weights after an epoch (0, 1, ...)."""
+    return folder / f"epoch-{epoch + 1}.safetensors"
+
+
+class Journal:
+    """Where a run stands. Opening it restores the newest checkpoint into model, optimizer and scaler.
+
+    Raises:
+        StageError: the folder holds a checkpoint of another run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: str,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
+        self._folder = folder
+        self._state = (identity, model, optimizer, scaler)
+        self.position = self._resumed = restore_latest(folder, *self._state)
+        if self.position.step:
+            logger.info("resuming after step %d", self.position.step)
+        self._start = self._saved = perf_counter()
+        self._loss = math.nan
+
+    def __enter__(self) -> Journal:
+        path = self._folder / LOG
+        # Steps after the checkpoint are done again; a torn last line of a killed run goes, too.
+        kept = [line for line in read_log(path) if line["step"] <= self.position.step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._log: IO[str] = path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+
+    @property
+    def since_checkpoint(self) -> float:
+        """Seconds since the last checkpoint or the start."""
+        return perf_counter() - self._saved
+
+    def add(self, epoch: int, batch: Batch, loss: float, rate: float) -> None:
+        """Log one more step."""
+        seconds = self._resumed.seconds + perf_counter() - self._start
+        pairs = len(batch.queries)
+        line = {
+            "step": self.position.step + 1,
+            "epoch": epoch + 1,
+            "sources": batch.sources,
+            "loss": loss,
+            "learning_rate": rate,
+            "pairs_per_second": round(pairs / max(seconds - self.position.seconds, 1e-9), 2),
+            "seconds": round(seconds, 3),
+        }
+        losses = [*self.position.losses, *[0.0] * (epoch + 1 - len(self.position.losses))]
+        losses[epoch] += loss
+        self.position = Position(self.position.step + 1, self.position.pairs + pairs, seconds, tuple(losses))
+        self._loss = loss
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+
+    def report(self, total: int) -> dict[str, Any]:
+        """What the progress callback is told; speed and time left are means since this start of the run."""
+        seconds = perf_counter() - self._start
+        return {
+            "step": self.position.step,
+            "total": total,
+            "loss": self._loss,
+            "pairs_per_second": (self.position.pairs - self._resumed.pairs) / seconds,
+            "seconds_left": (total - self.position.step) * seconds / (self.position.step - self._resumed.step),
+        }
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint; the log reaches the disk before it."""
+        os.fsync(self._log.fileno())
+        save_checkpoint(self._folder, self.position, *self._state)
+        self._saved = perf_counter()
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a loss log up to the first torn one."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+def write_finished(folder: Path, identity: str, result: TrainingResult) -> None:
+    """Write ``training.json``, which marks the run as complete."""
+    names = [path.name for path in result.epochs]
+    write_json(folder / FINISHED, {**asdict(result), "epochs": names, "identity": identity})
+
+
+def read_finished(folder: Path, identity: str) -> TrainingResult | None:
+    """The result of a complete run, None where it is not complete.
+
+    Raises:
+        StageError: the folder holds a complete run of another identity.
+    """
+    path = folder / FINISHED
+    if not path.exists():
+        return None
+    values = read_json(path)
+    if values.pop("identity") != identity:
+        raise StageError(
+            f"{path}: the folder holds a finished run of other settings, data or weights; train in another one"
+        )
+    result = TrainingResult(**{**values, "losses": tuple(values["losses"])})
+    return replace(result, epochs=tuple(folder / name for name in values["epochs"]))

@@ -1,0 +1,69 @@
+"""The leakage audit: exact, lexical and embedding copies, and what is known of SciFact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ranksaga.data.beir import read_beir
+from ranksaga.data.leakage import find_leaks, near_copies, normalised
+
+
+def unit(rows: list[list[float]]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    array = np.array(rows, dtype=np.float32)
+    return array / np.linalg.norm(array, axis=1, keepdims=True)
+
+
+def test_normalised_folds_case_width_punctuation_and_space() -> None:
+    assert normalised("  \uff21spirin,  CURES\nheadache? ") == "aspirin cures headache"  # noqa: RUF001
+
+
+def test_each_pair_is_found_once_under_its_strictest_kind() -> None:
+    training = ["Aspirin cures!", "a b c d e", "unrelated words here", "low methylation"]
+    scored = ["aspirin cures", "a b c d f e", "high methylation"]
+    left = unit([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0.2]])
+    right = unit([[1, 0, 0], [0, 1, 1], [1, 1, 0]])
+    found = [(leak.kind, leak.training, leak.scored) for leak in find_leaks(training, left, scored, right)]
+    assert found == [("exact", 0, 0), ("lexical", 1, 1), ("embedding", 3, 2)]
+    lexical = find_leaks(training, left, scored, right)[1]
+    assert lexical.similarity == pytest.approx(5 / 6)
+
+
+def test_near_copies_are_pairs_of_one_table() -> None:
+    vectors = unit([[1, 0], [0, 1], [1, 0.1]])
+    assert near_copies(["x one", "y two", "z three"], vectors) == [(0, 2)]
+
+
+def test_empty_texts_do_not_divide_by_zero() -> None:
+    assert find_leaks(["", "!"], unit([[1, 0], [0, 1]]), ["..."], unit([[1, 1]]))[0].kind == "exact"
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_scifact_has_the_known_near_copies(shared_datasets: Path) -> None:
+    from ranksaga.encode.encoder import load_encoder
+
+    dataset = read_beir(shared_datasets / "scifact")
+    train, test = dataset.qrels["train"].query_rows, dataset.qrels["test"].query_rows
+    encoder = load_encoder("minilm", precision="fp32")
+    texts = dataset.queries.texts
+    left, right = ([texts[row] for row in rows] for rows in (train, test))
+    leaks = find_leaks(left, encoder.encode_queries(left), right, encoder.encode_queries(right))
+    vectors = encoder.encode_queries(left) @ encoder.encode_queries(right).T
+    close = vectors.max(axis=0) > 0.9
+    assert close.sum() == 116
+    gold = {row: set(dataset.qrels["test"].positives.documents_of(row).tolist()) for row in test.tolist()}
+    same = 0
+    for column in np.nonzero(close)[0]:
+        near = train[np.nonzero(vectors[:, column] > 0.9)[0]]
+        same += any(
+            gold[int(test[column])] & set(dataset.qrels["train"].positives.documents_of(int(row)).tolist())
+            for row in near
+        )
+    assert same == 115
+    # The audit finds these and the lexical ones besides.
+    assert {leak.scored for leak in leaks} >= set(np.nonzero(close)[0].tolist())
+    seen = set(dataset.qrels["train"].positives.documents.tolist())
+    assert sum(not documents & seen for documents in gold.values()) == 104

@@ -1,0 +1,112 @@
+"""No scored query, and no near-copy of one, trains or selects for the model that scores it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
+from ranksaga.data.splits import group_near_copies, split_guard, split_trained
+from ranksaga.errors import DataError
+
+
+def dataset(**splits: list[int]) -> Dataset:
+    """A dataset whose query rows are judged in the named splits."""
+    count = 1 + max(row for rows in splits.values() for row in rows)
+    ids = tuple(f"q{row}" for row in range(count))
+    corpus = Corpus(("d",), ("",), ("text",))
+    return Dataset(
+        "set",
+        corpus,
+        Queries(ids, ids),
+        {name: Qrels.of([(row, 0, 1) for row in rows]) for name, rows in splits.items()},
+    )
+
+
+def alone(one: Dataset) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    return np.arange(len(one.queries), dtype=np.int32)
+
+
+def test_train_trains_dev_selects_test_scores() -> None:
+    one = dataset(train=[0, 1, 2], dev=[3, 4], test=[5, 6])
+    part = split_trained(one, alone(one), folds=3, seed=0).shipped
+    assert part.train.query_rows.tolist() == [0, 1, 2]
+    assert part.dev.query_rows.tolist() == [3, 4]
+    assert part.scored.query_rows.tolist() == [5, 6]
+
+
+def test_a_training_query_beside_its_copy_in_dev_does_not_train() -> None:
+    one = dataset(train=[0, 1, 2], dev=[3, 4], test=[5])
+    groups = group_near_copies(6, [(1, 3)])
+    assert split_trained(one, groups, folds=3, seed=0).shipped.train.query_rows.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_fifth_of_the_only_other_split_is_held_out(split: str) -> None:
+    one = dataset(**{split: list(range(400)), "test": [400, 401]})
+    part = split_trained(one, alone(one), folds=3, seed=0).shipped
+    assert 50 <= len(part.dev.query_rows) <= 110
+    together = np.concatenate([part.train.query_rows, part.dev.query_rows])
+    assert sorted(together.tolist()) == list(range(400))
+
+
+def test_a_guard_never_trains_and_a_third_of_it_watches() -> None:
+    one = dataset(test=list(range(300)))
+    part = split_guard(one, 0).shipped
+    assert len(part.train) == 0
+    assert 75 <= len(part.dev.query_rows) <= 125
+    assert sorted([*part.dev.query_rows.tolist(), *part.scored.query_rows.tolist()]) == list(range(300))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(6, 60),
+    pairs=st.lists(st.tuples(st.integers(0, 59), st.integers(0, 59)), max_size=8),
+    folds=st.integers(2, 3),
+    seed=st.integers(0, 5),
+)
+def test_cross_fitting_scores_each_query_once_by_a_model_that_saw_no_copy(
+    count: int, pairs: list[tuple[int, int]], folds: int, seed: int
+) -> None:
+    one = dataset(test=list(range(count)))
+    groups = group_near_copies(count, [(a % count, b % count) for a, b in pairs])
+    if len(np.unique(groups)) < folds:
+        with pytest.raises(DataError, match="folds"):
+            split_trained(one, groups, folds=folds, seed=seed)
+        return
+    split = split_trained(one, groups, folds=folds, seed=seed)
+    scored = np.concatenate([fold.scored.query_rows for fold in split.folds])
+    assert sorted(scored.tolist()) == list(range(count))
+    assert split.scored.query_rows.tolist() == list(range(count))
+    for fold in split.folds:
+        near = groups[fold.scored.query_rows]
+        for part in (fold.train, fold.dev):
+            assert not np.isin(groups[part.query_rows], near).any()
+        assert not np.isin(groups[fold.dev.query_rows], groups[fold.train.query_rows]).any()
+    assert split.shipped.train.query_rows.tolist() == list(range(count))
+    assert len(split.shipped.scored) == 0
+
+
+def test_the_order_of_the_file_changes_nothing() -> None:
+    ids = tuple(f"q{row}" for row in range(90))
+    corpus = Corpus(("d",), ("",), ("text",))
+    judged = Qrels.of([(row, 0, 1) for row in range(90)])
+    forward = Dataset("set", corpus, Queries(ids, ids), {"test": judged})
+    backward = Dataset("set", corpus, Queries(ids[::-1], ids[::-1]), {"test": judged})
+    split = [split_trained(one, alone(one), folds=3, seed=1) for one in (forward, backward)]
+    for left, right in zip(split[0].folds, split[1].folds, strict=True):
+        assert {forward.queries.ids[row] for row in left.scored.query_rows} == {
+            backward.queries.ids[row] for row in right.scored.query_rows
+        }
+
+
+def test_groups_join_through_others() -> None:
+    assert group_near_copies(5, [(0, 1), (3, 1), (4, 4)]).tolist() == [0, 0, 2, 0, 4]
+
+
+def test_without_a_test_split_nothing_can_be_scored() -> None:
+    one = dataset(train=[0, 1])
+    with pytest.raises(DataError, match=r"qrels/test\.tsv"):
+        split_trained(one, alone(one), folds=3, seed=0)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ranksaga.errors import DataError
+from ranksaga.train.negatives import mine_negatives
+from ranksaga.train.pairs import TrainingPairs
+
+
+def random_pairs() -> tuple[TrainingPairs, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(5)
+    documents = rng.normal(size=(300, 16)).astype(np.float32)
+    documents[7] = documents[3]
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    rows = np.unique(rng.integers(0, (40, 300), size=(90, 2)).astype(np.int32), axis=0)
+    queries = np.zeros((40, 16), dtype=np.float32)
+    for query, document in rows:
+        queries[query] += documents[document] + 0.3 * rng.normal(size=16)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True).clip(1e-6)
+    texts = tuple("same" if row in (3, 7) else f"d{row}" for row in range(300))
+    return TrainingPairs("r", tuple(f"q{row}" for row in range(40)), texts, rows, rows), queries, documents
+
+
+def test_equals_a_full_sort() -> None:
+    pairs, queries, documents = random_pairs()
+    mined = mine_negatives(pairs, queries, documents, margin=0.9, pool=5, depth=300).negatives
+    assert mined is not None
+    scores = queries @ documents.T
+    for (query, document), found in zip(pairs.pairs, mined, strict=True):
+        positive = scores[query, document]
+        bound = 0.9 * positive if positive > 0 else positive / 0.9
+        allowed = [
+            row
+            for row in np.argsort(-scores[query]).tolist()
+            if scores[query, row] <= (bound if positive > 0 else positive - 0.1 * abs(positive))
+            and row not in pairs.known[int(query)]
+            and row != 7  # a copy of 3
+        ]
+        assert found.tolist() == allowed[:5]
+
+
+def test_a_positive_below_everything_has_no_negatives() -> None:
+    rows = np.array([[0, 0]], dtype=np.int32)
+    pairs = TrainingPairs("low", ("q",), ("a", "b", "c"), rows, rows)
+    query = np.array([[1.0, 0.0]], dtype=np.float32)
+    documents = np.array([[0.5, 0.0], [0.9, 0.0], [0.49, 0.0]], dtype=np.float32)
+    assert mine_negatives(pairs, query, documents, margin=0.9, pool=2).negatives.tolist() == [[-1, -1]]  # type: ignore[union-attr]
+    # 0.49 passes where the margin is 1, 0.9 never.
+    assert mine_negatives(pairs, query, documents, margin=1.0, pool=2).negatives.tolist() == [[2, -1]]  # type: ignore[union-attr]
+
+
+def test_vectors_must_fit_the_texts() -> None:
+    pairs, queries, documents = random_pairs()
+    with pytest.raises(DataError, match="r: 299 document vectors for 300 texts"):
+        mine_negatives(pairs, queries, documents[:-1], margin=0.9)
