@@ -93,4 +93,4 @@ def test_a_missing_recipe_and_a_broken_override(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="KEY=VALUE"):
         load_recipe(None, ["seed"], environment={})
     with pytest.raises(RecipeError, match="holds a value"):
-        load_recipe(None, ["seed.x=1"], environment={})
+        load_recipe(None, ["name.x=1"], environment={})

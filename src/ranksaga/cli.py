@@ -43,8 +43,6 @@ def _root(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the library's log on stderr.")] = False,
 ) -> None:
-    # bm25s logs each step at DEBUG through a handler of its own.
-    logging.getLogger("bm25s").setLevel(logging.ERROR)
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO if verbose else logging.ERROR,

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ranksaga.data.beir import read_beir
 from ranksaga.data.leakage import find_leaks, near_copies, normalised
 
 
-def unit(rows: list[list[float]]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    array = np.array(rows, dtype=np.float32)
-    return array / np.linalg.norm(array, axis=1, keepdims=True)
+def unit(rows: list[list[float]]) -> NDArray[np.float32]:
+    array = np.array(rows, dtype=np.float64)
+    return (array / np.linalg.norm(array, axis=1, keepdims=True)).astype(np.float32)
 
 
 def test_normalised_folds_case_width_punctuation_and_space() -> None:
-    assert normalised("  \uff21spirin,  CURES\nheadache? ") == "aspirin cures headache"  # noqa: RUF001
+    assert normalised("  \uff21spirin,  CURES\nheadache? ") == "aspirin cures headache"
 
 
 def test_each_pair_is_found_once_under_its_strictest_kind() -> None:

@@ -108,7 +108,7 @@ def test_mixed_follows_the_temperature_too() -> None:
 def test_positives_per_query_are_drawn_anew_each_epoch() -> None:
     made = make([tangled()], positives_per_query=2)
     assert made.per_epoch == 15
-    positives = [{pair for pair in seen(epoch_of(made, epoch))} for epoch in range(5)]
+    positives = [set(seen(epoch_of(made, epoch))) for epoch in range(5)]
     for epoch in positives:
         assert set(Counter(query for query, _ in epoch).values()) == {2}
     assert positives[0] != positives[1]

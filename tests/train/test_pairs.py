@@ -62,7 +62,7 @@ def test_negatives_are_drawn_from_the_pool_without_repetition() -> None:
     assert len(seen) == 6
     assert pairs.columns(np.array([0]), 2, np.random.default_rng(0))[0].tolist() == [[0]]
     with pytest.raises(DataError, match="for 2 pairs"):
-        pairs.with_negatives(np.zeros((3, 1)))
+        pairs.with_negatives(np.zeros((3, 1), dtype=np.int32))
 
 
 def test_the_fingerprint_follows_texts_pairs_and_negatives() -> None:

@@ -23,7 +23,7 @@ def build_tiny_bert(folder: Path) -> Path:
     """Two layers of 32 dimensions with random weights, saved as a sentence-transformers folder."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizer
 
     bert, vocabulary = folder / "bert", folder / "vocab.txt"
@@ -68,10 +68,7 @@ def settings(**changes: Any) -> Training:
 
 def run_small(model_folder: Path, folder: Path, pause: float = 0.0, checkpoint_seconds: float = 0.0) -> TrainingResult:
     """The run that is killed and resumed: 15 steps, a checkpoint after each."""
-    import torch
     from sentence_transformers import SentenceTransformer
-
-    torch.set_num_threads(1)
 
     def wait(**_: Any) -> None:
         time.sleep(pause)
@@ -92,4 +89,7 @@ def run_small(model_folder: Path, folder: Path, pause: float = 0.0, checkpoint_s
 
 
 if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
     run_small(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

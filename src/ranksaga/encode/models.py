@@ -70,7 +70,10 @@ def load_model(
         raise ModelError(f"{name}: no .safetensors weights in that folder; convert it, or set allow_pickle: true")
     import torch
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
 
+    # The loaders draw bars of their own, between ours.
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options = (
         {"torch_dtype": torch.float32} if allow_pickle else {"torch_dtype": torch.float32, "use_safetensors": True}
     )

@@ -8,6 +8,7 @@ k1 = 0.9, b = 0.4, stopwords and the Porter stemmer as in Anserini's BEIR baseli
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,8 @@ class LexicalIndex:
         """Index the corpus (title and text as one field)."""
         import bm25s
 
+        # It logs each step at DEBUG through a handler of its own.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         ties = tie_order(dataset.corpus.ids)
         tokens = _tokenize(dataset.corpus.documents)
         if not any(tokens):

@@ -46,7 +46,7 @@ class System:
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything that was measured; ``systems`` starts with the baseline, ``chosen`` are the last preset's selections."""
+    """Everything that was measured. ``systems`` starts with the baseline; ``chosen`` selected the last preset's."""
 
     context: Context
     plan: Plan

@@ -79,4 +79,5 @@ def _among(
     """Which of ``documents`` (n, k) are known for their query (n,), or no document at all."""
     keys = queries.astype(np.int64)[:, None] * corpus + documents
     found: NDArray[np.bool_] = np.isin(keys, known[:, 0].astype(np.int64) * corpus + known[:, 1])
-    return found | (documents == NO_DOCUMENT)
+    found |= documents == NO_DOCUMENT
+    return found

@@ -64,7 +64,7 @@ def train(
     progress: Progress | None = None,
     checkpoint_seconds: float = 300.0,
 ) -> TrainingResult:
-    """Fine-tune ``model`` in place; it ends with the weights of the last epoch.
+    """Fine-tune ``model`` in place; it ends with the weights of the last epoch, in evaluation mode.
 
     ``folder`` gets ``epoch-1.safetensors`` ..., ``loss.jsonl`` (one line a step) and, when done,
     ``training.json``. Called again with the same arguments, an unfinished run goes on from
@@ -224,9 +224,9 @@ class _Step:
         target, ignore = (torch.from_numpy(array).to(self._device) for array in (batch.target, batch.ignore))
         count = len(batch.queries)
         loss = cross_entropy(vectors[:count], vectors[count:], target, ignore, self._scale)
-        if not math.isfinite(float(loss.detach())):
+        if not math.isfinite(value := float(loss.detach())):
             raise StageError(
-                f"the loss became {float(loss)} at step {number + 1} of {self._total} "
+                f"the loss became {value} at step {number + 1} of {self._total} "
                 f"(batch from {', '.join(batch.sources)}); lower the learning rate (now {self._peak:g}) "
                 "or train in fp32"
             )
@@ -253,7 +253,7 @@ def _seed_dropout(seed: int, step: int, index: int) -> None:
 
 @contextmanager
 def _training_mode(model: SentenceTransformer, dropout: bool | None) -> Iterator[None]:
-    """Dropout on or off, the caller's random state left alone.
+    """Dropout on or off; the model ends in evaluation mode and the caller's random state as it was.
 
     Dropout off is evaluation mode: it is all that the two modes differ in for a transformer, and
     it keeps attention on its fast path (on a CPU, dropout inside attention takes 5 times as long).
@@ -261,10 +261,9 @@ def _training_mode(model: SentenceTransformer, dropout: bool | None) -> Iterator
     import torch
 
     on_gpu = model.device.type == "cuda"
-    before = model.training
     with torch.random.fork_rng(devices=[model.device] if on_gpu else []), torch.enable_grad():
         model.train(on_gpu if dropout is None else dropout)
         try:
             yield
         finally:
-            model.train(before)
+            model.eval()
