@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ranksaga.errors import RecipeError
 
-__all__ = ["PRESETS", "QUICKSTART", "Recipe", "Training", "dump_recipe", "load_recipe"]
+__all__ = ["PRESETS", "QUICKSTART", "Distillation", "Recipe", "Training", "dump_recipe", "load_recipe"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ENVIRONMENT_PREFIX = "RANKSAGA_RECIPE_"
@@ -30,6 +30,22 @@ class Settings(BaseModel):
     """Frozen, and strict about keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Distillation(Settings):
+    """A teacher that needs no labels: the base model's scores with BM25 mixed in, on pseudo-queries from the corpus."""
+
+    pseudo_queries: int = Field(2000, ge=64, description="taken from each corpus: titles, sentences, docstrings, names")
+    queries: int = Field(64, ge=2, description="pseudo-queries per step")
+    labelled: int = Field(32, ge=0, description="training queries per step")
+    documents: int = Field(64, ge=2, description="documents per step that the model reads anew")
+    label_share: float = Field(
+        0.5, ge=0, le=1, description="share of the labels, beside the teacher, in a training query's target"
+    )
+    bank: float = Field(
+        0.5, ge=0, description="weight of the loss against the whole corpus as the base model encoded it"
+    )
+    anchor: float = Field(0.5, ge=0, description="weight of staying near the base model's document vectors")
 
 
 class Training(Settings):
@@ -71,6 +87,10 @@ class Training(Settings):
     dropout: bool | None = Field(
         None, description="none: on where a GPU trains, off on a CPU, where it takes the slow attention path"
     )
+    freeze_embeddings: bool = Field(
+        False, description="leave the token embeddings as they are: rare words keep their place"
+    )
+    distillation: Distillation | None = Field(None, description="none: labelled pairs only")
     merge_weights: tuple[float, ...] = Field(
         (1.0,), description="weights of the fine-tuned model against the base, chosen on dev"
     )
@@ -113,14 +133,27 @@ PRESETS: Mapping[str, Training] = {
         mask_false_negatives=False,
     ),
     "best": Training(
-        epochs=4,
-        learning_rate=3e-5,
-        batch_size=32,
-        dataset_temperature=0.5,
-        positives_per_query=1,
-        merge_weights=(0.25, 0.5, 0.75, 1.0),
+        epochs=2,
+        learning_rate=8e-5,
+        weight_decay=0.0,
+        max_length=128,
+        dataset_temperature=0.0,
+        freeze_embeddings=True,
+        distillation=Distillation(pseudo_queries=2500),
+        merge_weights=(0.4, 0.6, 0.8, 1.0),
     ),
 }
+
+
+def _changed(values: dict[str, Any], changes: dict[str, Any] | Training) -> dict[str, Any]:
+    """Settings with some of them changed, inner ones too."""
+    if isinstance(changes, Training):
+        return changes.model_dump()
+    inner = {
+        key: {**values[key], **change} if isinstance(change, dict) and isinstance(values.get(key), dict) else change
+        for key, change in changes.items()
+    }
+    return {**values, **inner}
 
 
 class Recipe(Settings):
@@ -167,13 +200,7 @@ class Recipe(Settings):
                 raise ValueError(f"training.{name}: there is no such preset{hint} (known: {', '.join(PRESETS)})")
             if not isinstance(change, dict | Training):
                 raise ValueError(f"training.{name}: expected settings, found {change!r}")
-        merged = {
-            name: {
-                **preset.model_dump(),
-                **(c.model_dump() if isinstance(c := changes.get(name) or {}, Training) else c),
-            }
-            for name, preset in PRESETS.items()
-        }
+        merged = {name: _changed(preset.model_dump(), changes.get(name) or {}) for name, preset in PRESETS.items()}
         return {**value, "training": merged}
 
     @model_validator(mode="after")
@@ -200,7 +227,9 @@ _QUICKSTART: Mapping[str, Any] = {
         "python:sklearn?limit=600",
         "python:transformers?limit=600",
     ],
-    "training": {"best": {"epochs": 2, "max_length": 128, "merge_weights": [0.5, 1.0]}},
+    "training": {
+        "best": {"epochs": 1, "distillation": {"pseudo_queries": 640, "documents": 48}, "merge_weights": [0.5, 1.0]}
+    },
 }
 QUICKSTART = Recipe.model_validate(_QUICKSTART)
 

@@ -96,10 +96,20 @@ class LexicalIndex:
         ]
         return np.array(rows, dtype=np.float32).reshape(documents.shape)
 
+    def scores_of_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """BM25 of any texts with the whole corpus, (n, documents)."""
+        rows = np.empty((len(texts), len(self.ties)), dtype=np.float32)
+        for row, scores in zip(rows, self._scores(texts), strict=True):
+            row[:] = scores
+        return rows
+
     def _all_scores(self, query_rows: NDArray[np.int32]) -> Iterator[NDArray[np.float32]]:
-        """Per query the scores of the whole corpus; the array is reused by the next query."""
+        return self._scores([self.dataset.queries.texts[row] for row in query_rows])
+
+    def _scores(self, texts: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        """Per text the scores of the whole corpus; the array is reused by the next text."""
         scores = np.empty(len(self.ties), dtype=np.float32)
-        for tokens in _tokenize([self.dataset.queries.texts[row] for row in query_rows]):
+        for tokens in _tokenize(texts):
             scores[:] = 0
             # Sorted, so that equal bags of words sum in one order. A repeated term counts again, as in Lucene.
             for token in sorted(tokens):

