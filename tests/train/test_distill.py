@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import StageError
@@ -25,9 +26,10 @@ def teacher(share: float) -> Teacher:
     dataset = Dataset("fruit", corpus, Queries(("q0", "q1"), ("apple red", "sky")), {})
     rng = np.random.default_rng(0)
 
-    def unit(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        drawn = rng.standard_normal((count, 8))
-        return (drawn / np.sqrt((drawn**2).sum(axis=1, keepdims=True))).astype(np.float32)
+    def unit(count: int) -> NDArray[np.float32]:
+        drawn: NDArray[np.float64] = rng.standard_normal((count, 8))
+        length: NDArray[np.float64] = np.sqrt(np.sum(drawn * drawn, axis=1, keepdims=True))
+        return np.asarray(drawn / length, dtype=np.float32)
 
     pseudo = tuple(PseudoQuery(text, row, "rest") for row, text in enumerate(TEXTS))
     train = Qrels.of([(0, 0, 1), (1, 2, 1), (1, 3, 2)])
