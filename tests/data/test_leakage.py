@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ranksaga.data.beir import read_beir
-from ranksaga.data.leakage import find_leaks, near_copies, normalised
+from ranksaga.data.leakage import JACCARD, find_leaks, near_copies, normalised
 
 
 def unit(rows: list[list[float]]) -> NDArray[np.float32]:
@@ -40,6 +42,32 @@ def test_near_copies_are_pairs_of_one_table() -> None:
 
 def test_empty_texts_do_not_divide_by_zero() -> None:
     assert find_leaks(["", "!"], unit([[1, 0], [0, 1]]), ["..."], unit([[1, 1]]))[0].kind == "exact"
+
+
+def test_vectors_of_any_length_are_compared_by_their_angle() -> None:
+    # Products 9 and 0.01, cosines 0.71 and 0.995: only the second pair is close.
+    vectors = np.array([[3, 0], [3, 3], [0, -0.1], [0.01, -0.1]], dtype=np.float32)
+    assert near_copies(["a", "b", "c", "d"], vectors) == [(2, 3)]
+    assert near_copies(["a", "b"], np.zeros((2, 2), dtype=np.float32)) == []
+
+
+WORDS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=8).map(" ".join), min_size=1, max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(left=WORDS, right=WORDS)
+def test_words_are_compared_as_every_pair_would_be(left: list[str], right: list[str]) -> None:
+    found = {
+        (leak.training, leak.scored)
+        for leak in find_leaks(left, np.zeros((len(left), 2), np.float32), right, np.zeros((len(right), 2), np.float32))
+    }
+    expected = set()
+    for row, one in enumerate(left):
+        for column, other in enumerate(right):
+            a, b = set(one.split()), set(other.split())
+            if one == other or (a | b and len(a & b) / len(a | b) >= JACCARD):
+                expected.add((row, column))
+    assert found == expected
 
 
 @pytest.mark.shared

@@ -54,10 +54,44 @@ def test_a_fifth_of_the_only_other_split_is_held_out(split: str) -> None:
 
 def test_a_guard_never_trains_and_a_third_of_it_watches() -> None:
     one = dataset(test=list(range(300)))
-    part = split_guard(one, 0).shipped
+    part = split_guard(one, alone(one), seed=0).shipped
     assert len(part.train) == 0
     assert 75 <= len(part.dev.query_rows) <= 125
     assert sorted([*part.dev.query_rows.tolist(), *part.scored.query_rows.tolist()]) == list(range(300))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_near_copies_of_a_guard_are_on_one_side(seed: int) -> None:
+    one = dataset(test=list(range(30)))
+    groups = group_near_copies(30, [(row, row + 15) for row in range(15)])
+    part = split_guard(one, groups, seed=seed).shipped
+    assert not np.isin(groups[part.scored.query_rows], groups[part.dev.query_rows]).any()
+
+
+def test_a_query_of_two_splits_is_only_scored() -> None:
+    one = dataset(train=[0, 1, 2], dev=[1, 3], test=[1, 2, 4])
+    part = split_trained(one, alone(one), folds=3, seed=0).shipped
+    assert part.train.query_rows.tolist() == [0]
+    assert part.dev.query_rows.tolist() == [3]
+    assert part.scored.query_rows.tolist() == [1, 2, 4]
+
+
+def test_a_train_split_inside_test_trains_nothing_and_is_not_cross_fitted() -> None:
+    one = dataset(train=[0, 1], test=[0, 1, 2, 3])
+    split = split_trained(one, alone(one), folds=2, seed=0)
+    assert split.folds == ()
+    assert len(split.shipped.train) == len(split.shipped.dev) == 0
+    assert split.scored.query_rows.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_small_set_both_trains_and_selects(count: int, seed: int) -> None:
+    one = dataset(train=list(range(count)), test=[count])
+    part = split_trained(one, alone(one), folds=3, seed=seed).shipped
+    assert len(part.train)
+    assert len(part.dev)
+    assert len(part.train) + len(part.dev) == count
 
 
 @settings(max_examples=60, deadline=None)

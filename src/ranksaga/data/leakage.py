@@ -7,8 +7,10 @@ with low methylation" in test, "... with high methylation" in train).
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -56,7 +58,7 @@ def find_leaks(
 
     Args:
         training: n texts.
-        training_vectors: (n, d) float32 unit vectors of the base model.
+        training_vectors: (n, d) float32 vectors of the base model, of any length.
         scored: m texts.
         scored_vectors: (m, d) likewise.
     """
@@ -82,40 +84,55 @@ def near_copies(texts: Sequence[str], vectors: NDArray[np.float32]) -> list[tupl
 
 
 def _close_vectors(left: NDArray[np.float32], right: NDArray[np.float32]) -> list[tuple[int, int, float]]:
+    left, right = _unit(left), _unit(right)
     found = []
-    for start in range(0, len(left), BLOCK):
-        similarity = left[start : start + BLOCK] @ right.T
-        for row, column in zip(*np.nonzero(similarity > COSINE), strict=True):
-            found.append((start + int(row), int(column), float(similarity[row, column])))
+    for top in range(0, len(left), BLOCK):
+        for side in range(0, len(right), BLOCK):
+            similarity = left[top : top + BLOCK] @ right[side : side + BLOCK].T
+            for row, column in zip(*np.nonzero(similarity > COSINE), strict=True):
+                found.append((top + int(row), side + int(column), float(similarity[row, column])))
     return found
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of length 1; rows of zeros stay. Models made for the dot product give other lengths."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit
 
 
 def _close_words(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int, float]]:
-    """Pairs whose sets of words have a Jaccard similarity of at least ``JACCARD``."""
-    vocabulary: dict[str, int] = {}
-    a, b = _word_matrix(left, vocabulary), _word_matrix(right, vocabulary)
-    width = len(vocabulary)
-    a.resize((len(left), width))
-    b.resize((len(right), width))
-    sizes = np.asarray(b.sum(axis=1)).ravel()
+    """Pairs whose sets of words have a Jaccard similarity of at least ``JACCARD``.
+
+    Only texts that share one of their rarest words are compared: two sets this similar must
+    (prefix filter; Chaudhuri et al. 2006, Bayardo et al. 2007), so common words cost nothing.
+    """
+    a_words, b_words = [set(text.split()) for text in left], [set(text.split()) for text in right]
+    counts = Counter(word for words in (*a_words, *b_words) for word in words)
+    columns = {word: column for column, word in enumerate(sorted(counts, key=lambda word: (counts[word], word)))}
+    a, b = ([sorted(columns[word] for word in words) for words in side] for side in (a_words, b_words))
+    a_rarest, b_rarest = (_matrix([row[: _prefix(len(row))] for row in side], len(columns)) for side in (a, b))
     found = []
-    for start in range(0, len(left), BLOCK):
-        block = a[start : start + BLOCK]
-        common = (block @ b.T).tocoo()
-        own = np.asarray(block.sum(axis=1)).ravel()
-        jaccard = common.data / (own[common.row] + sizes[common.col] - common.data)
-        for index in np.nonzero(jaccard >= JACCARD)[0]:
-            found.append((start + int(common.row[index]), int(common.col[index]), float(jaccard[index])))
+    for start in range(0, len(a), BLOCK):
+        candidates = (a_rarest[start : start + BLOCK] @ b_rarest.T).tocoo()
+        for row, column in zip((candidates.row + start).tolist(), candidates.col.tolist(), strict=True):
+            common = len(a_words[row] & b_words[column])
+            jaccard = common / (len(a_words[row]) + len(b_words[column]) - common)
+            if jaccard >= JACCARD:
+                found.append((row, column, jaccard))
     return found
 
 
-def _word_matrix(texts: Sequence[str], vocabulary: dict[str, int]) -> csr_matrix:
+def _prefix(size: int) -> int:
+    """How many of a set's rarest words another set must meet to be similar enough."""
+    # Just below, so that rounding can only lengthen the prefix.
+    return size - math.ceil(JACCARD * size - 1e-9) + 1 if size else 0
+
+
+def _matrix(rows: Sequence[Sequence[int]], width: int) -> csr_matrix:
+    """Rows of columns as a sparse matrix of ones."""
     from scipy.sparse import csr_matrix
 
-    columns: list[int] = []
-    ends = [0]
-    for text in texts:
-        columns += sorted({vocabulary.setdefault(word, len(vocabulary)) for word in text.split()})
-        ends.append(len(columns))
-    ones = np.ones(len(columns), dtype=np.float32)
-    return csr_matrix((ones, np.array(columns, dtype=np.int64), ends), shape=(len(texts), max(1, len(vocabulary))))
+    ends = np.cumsum([0, *map(len, rows)])
+    columns = np.fromiter((column for row in rows for column in row), dtype=np.int64, count=int(ends[-1]))
+    return csr_matrix((np.ones(len(columns), dtype=np.float32), columns, ends), shape=(len(rows), max(1, width)))

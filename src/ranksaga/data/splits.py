@@ -49,17 +49,17 @@ class Split:
         return _union([fold.scored for fold in self.folds]) if self.folds else self.shipped.scored
 
 
-def split_guard(dataset: Dataset, seed: int) -> Split:
+def split_guard(dataset: Dataset, groups: NDArray[np.int32], *, seed: int) -> Split:
     """A guard: a fixed third of its test queries watches the selection, the others are scored.
+
+    ``groups`` keeps near-copies on one side; see :func:`group_near_copies`.
 
     Raises:
         DataError: no test split.
     """
     test = dataset.split("test")
-    inside = (
-        _share(dataset, test.query_rows, np.arange(len(dataset.queries), dtype=np.int32), seed, "guard") < GUARD_DEV
-    )
     rows = test.query_rows
+    inside = _share(dataset, rows, groups, seed, "guard") < GUARD_DEV
     return Split(Part(_nothing(), test.only_queries(rows[inside]), test.only_queries(rows[~inside])))
 
 
@@ -76,7 +76,8 @@ def split_trained(dataset: Dataset, groups: NDArray[np.int32], *, folds: int, se
         DataError: no test split, or fewer groups of queries than folds.
     """
     test = dataset.split("test")
-    train, dev = dataset.qrels.get("train"), dataset.qrels.get("dev")
+    # A query judged in test, too, is scored and nothing else, whatever is done about near-copies.
+    train, dev = (_less(dataset.qrels.get(name), test.query_rows) for name in ("train", "dev"))
     if train is None and dev is None:
         return _cross_fit(dataset, test, groups, folds, seed)
     if train is not None and dev is not None:
@@ -130,10 +131,20 @@ def _cross_fit(dataset: Dataset, test: Qrels, groups: NDArray[np.int32], folds: 
 
 
 def _held_out(dataset: Dataset, source: Qrels, groups: NDArray[np.int32], seed: int) -> tuple[Qrels, Qrels]:
-    """A fifth of the queries for selection, and the rest."""
+    """About a fifth of the queries for selection, and the rest; of two groups or more, neither side is empty."""
     rows = source.query_rows
-    inside = _share(dataset, rows, groups, seed, "dev") < HELD_OUT
+    share = _share(dataset, rows, groups, seed, "dev")
+    distinct = np.unique(share)
+    inside = share < HELD_OUT
+    if len(distinct) > 1:
+        inside = (inside | (share == distinct[0])) & (share != distinct[-1])
     return source.only_queries(rows[inside]), source.only_queries(rows[~inside])
+
+
+def _less(judged: Qrels | None, rows: NDArray[np.int32]) -> Qrels | None:
+    """Judgments less those of the given query rows. A split may end empty: it then trains nothing,
+    but its dataset does not turn into one with a test split only."""
+    return None if judged is None else judged.only_queries(np.setdiff1d(judged.query_rows, rows))
 
 
 def _share(

@@ -155,11 +155,11 @@ def make_plan(context: Context, bases: Mapping[str, Entry]) -> Plan:
 
 def _split(context: Context, subject: Subject, vectors: Vectors) -> Split:
     dataset, recipe = subject.dataset, context.recipe
-    if subject.role == "guard":
-        return split_guard(dataset, recipe.seed)
     rows = vectors.query_rows
     pairs = near_copies([dataset.queries.texts[row] for row in rows], vectors.queries)
     groups = group_near_copies(len(dataset.queries), [(int(rows[a]), int(rows[b])) for a, b in pairs])
+    if subject.role == "guard":
+        return split_guard(dataset, groups, seed=recipe.seed)
     return split_trained(dataset, groups, folds=recipe.folds, seed=recipe.seed)
 
 
