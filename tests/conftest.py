@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ def test_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, test_home: Path) -> None:
-    monkeypatch.setenv("RANKSAGA_HOME", str(test_home))
-    monkeypatch.delenv("RANKSAGA_DATASETS", raising=False)
+@pytest.fixture(scope="session", autouse=True)
+def _isolated(test_home: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANKSAGA_HOME", str(test_home))
+        patch.delenv("RANKSAGA_DATASETS", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

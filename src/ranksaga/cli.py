@@ -163,6 +163,28 @@ def doctor(as_json: Json = False) -> None:
     )
 
 
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all cached vectors.")] = False, as_json: Json = False
+) -> None:
+    """Show the vectors that are kept on disk (RANKSAGA_HOME; at most RANKSAGA_CACHE_GB, 20), or delete them."""
+    from dataclasses import asdict
+
+    from ranksaga.encode.cache import cached_models, clear_cache
+
+    if clear:
+        freed = clear_cache()
+        typer.echo(json.dumps({"freed_bytes": freed}) if as_json else f"{freed / 1e6:.1f} MB freed")
+        return
+    models = cached_models()
+    if as_json:
+        typer.echo(json.dumps([asdict(model) for model in models], indent=2))
+        return
+    for model in models:
+        typer.echo(f"{model.identity}  {model.texts:9d} texts  {model.size / 1e6:9.1f} MB  {model.label}")
+    typer.echo(f"{sum(model.size for model in models) / 1e6:.1f} MB in all")
+
+
 @datasets_app.command("list")
 def datasets_list(as_json: Json = False) -> None:
     """All names that resolve: here, in the cache, and in the catalogue of public BEIR sets."""

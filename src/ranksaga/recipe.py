@@ -33,17 +33,22 @@ class Settings(BaseModel):
 
 
 class Distillation(Settings):
-    """A teacher that needs no labels: the base model's scores with BM25 mixed in, on pseudo-queries from the corpus."""
+    """A teacher that needs no labels: the base model's scores, corrected, on pseudo-queries from the corpus."""
 
     pseudo_queries: int = Field(2000, ge=64, description="taken from each corpus: titles, sentences, docstrings, names")
-    queries: int = Field(64, ge=2, description="pseudo-queries per step")
-    labelled: int = Field(32, ge=0, description="training queries per step")
+    queries: int = Field(96, ge=2, description="pseudo-queries per step")
+    labelled: int = Field(64, ge=0, description="training queries per step")
     documents: int = Field(64, ge=2, description="documents per step that the model reads anew")
-    label_share: float = Field(
-        0.5, ge=0, le=1, description="share of the labels, beside the teacher, in a training query's target"
+    words: float = Field(
+        0.3, ge=0, description="what BM25 adds to the teacher's cosine, where no training query is there to choose it"
     )
+    feedback: float = Field(0.4, ge=0, description="the same for the step towards the first documents")
+    hubness: float = Field(
+        0.1, ge=0, description="the same for what is taken off documents that are near to everything"
+    )
+    labels: float = Field(1.0, ge=0, description="weight of the training queries' labels beside the teacher")
     bank: float = Field(
-        0.5, ge=0, description="weight of the loss against the whole corpus as the base model encoded it"
+        1.0, ge=0, description="weight of the loss against the whole corpus as the base model encoded it"
     )
     anchor: float = Field(0.5, ge=0, description="weight of staying near the base model's document vectors")
 
@@ -87,12 +92,28 @@ class Training(Settings):
     dropout: bool | None = Field(
         None, description="none: on where a GPU trains, off on a CPU, where it takes the slow attention path"
     )
+    towers: Literal["shared", "query", "both"] = Field(
+        "shared",
+        description="shared: one model for queries and documents; query: only queries get weights of their own, "
+        "so that an index that stands stays valid; both: each its own. The last two need distillation",
+    )
+    document_learning_rate: float | None = Field(
+        None, gt=0, lt=1, description="peak learning rate of the documents' tower; none: as the queries'"
+    )
+    cross_fitted: Literal["labels", "corpus"] = Field(
+        "labels",
+        description="what a dataset with a test split only lends to training: labels: a model for each fold; "
+        "corpus: its documents alone (with distillation), one model for all folds",
+    )
     freeze_embeddings: bool = Field(
         False, description="leave the token embeddings as they are: rare words keep their place"
     )
     distillation: Distillation | None = Field(None, description="none: labelled pairs only")
     merge_weights: tuple[float, ...] = Field(
         (1.0,), description="weights of the fine-tuned model against the base, chosen on dev"
+    )
+    document_weights: tuple[float, ...] = Field(
+        (1.0,), description="the same for the documents' tower, where it has weights of its own; 0: documents stay"
     )
     tolerance: float = Field(
         0.0, ge=0, description="largest relative loss on any dataset's or guard's dev that selection accepts"
@@ -106,6 +127,14 @@ class Training(Settings):
                 "weights lie above 0 and up to 1, at least one of them; the base model (0) is always a choice"
             )
         return value
+
+    @model_validator(mode="after")
+    def _two_towers(self) -> Training:
+        if self.towers != "shared" and self.distillation is None:
+            raise ValueError(f"towers: {self.towers} needs distillation (labels alone do not hold two towers together)")
+        if not self.document_weights or any(not 0 <= weight <= 1 for weight in self.document_weights):
+            raise ValueError("document_weights lie between 0 and 1, at least one of them")
+        return self
 
 
 PRESETS: Mapping[str, Training] = {
@@ -132,15 +161,18 @@ PRESETS: Mapping[str, Training] = {
         batches="mixed",
         mask_false_negatives=False,
     ),
+    # Queries alone get a tower of their own, so documents and every index of them stay as they are.
     "best": Training(
-        epochs=2,
-        learning_rate=8e-5,
+        epochs=3,
+        learning_rate=1e-4,
         weight_decay=0.0,
         max_length=128,
         dataset_temperature=0.0,
+        towers="query",
+        cross_fitted="corpus",
         freeze_embeddings=True,
-        distillation=Distillation(pseudo_queries=2500),
-        merge_weights=(0.4, 0.6, 0.8, 1.0),
+        distillation=Distillation(pseudo_queries=4000),
+        merge_weights=(0.5, 0.75, 1.0),
     ),
 }
 
@@ -227,9 +259,7 @@ _QUICKSTART: Mapping[str, Any] = {
         "python:sklearn?limit=600",
         "python:transformers?limit=600",
     ],
-    "training": {
-        "best": {"epochs": 1, "distillation": {"pseudo_queries": 640, "documents": 48}, "merge_weights": [0.5, 1.0]}
-    },
+    "training": {"best": {"epochs": 2, "distillation": {"pseudo_queries": 1500}, "merge_weights": [0.5, 1.0]}},
 }
 QUICKSTART = Recipe.model_validate(_QUICKSTART)
 

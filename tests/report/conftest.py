@@ -46,8 +46,8 @@ def study() -> ReportData:
         rounds=999,
     )
     points = (
-        CurvePoint(1, 0.5, 2.0, -0.25, {"alpha": 3.0, "beta": 1.0}, {"guarded": -0.25}, chosen=True),
-        CurvePoint(1, 1.0, 3.0, -4.0, {"alpha": 5.0, "beta": 1.0}, {"guarded": -4.0}, qualifies=False),
+        CurvePoint(1, 0.5, None, 2.0, -0.25, {"alpha": 3.0, "beta": 1.0}, {"guarded": -0.25}, chosen=True),
+        CurvePoint(1, 1.0, None, 3.0, -4.0, {"alpha": 5.0, "beta": 1.0}, {"guarded": -4.0}, qualifies=False),
     )
     return ReportData(
         title="A study of <two> sets",

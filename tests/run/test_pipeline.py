@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ranksaga.recipe import Recipe
+from ranksaga.recipe import PRESETS, Recipe
 from ranksaga.run.context import Context
 from ranksaga.run.measure import baseline
 from ranksaga.run.pipeline import Outcome, run_recipe
@@ -107,7 +107,9 @@ def test_a_changed_learning_rate_reuses_the_baseline(finished: tuple[Path, Outco
     listener = Listener()
     run_recipe(recipe(training=changed), finished[0], listener, stop="train")
     assert {stage for stage, _ in listener.done} == {"train"}
-    assert {label for _, label in listener.done} == {"best shipped", "best fold-1", "best fold-2"}
+    assert {label for _, label in listener.done} == {"best shipped"}
+    # What a test-only set lends is its documents, the same in every fold: one training serves all views.
+    assert {("train", "best fold-1"), ("train", "best fold-2")} <= set(listener.reused)
     assert {stage for stage, _ in listener.reused} >= {"data", "baseline", "pairs", "train"}
 
 
@@ -142,8 +144,11 @@ def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: 
         assert sorted(together.tolist()) == plan.scored(subject.name).query_rows.tolist()
         assert subject.role == "trained" or all(subject.name not in view.training for view in plan.views)
     # A preset without fold models is scored by its one model, which must not have trained on those queries.
-    only_train = plan.training(plan.view("shipped"), only_train_splits=True)
-    assert "python:logging" not in only_train
+    shipped = plan.view("shipped")
+    assert "python:logging" not in plan.training(shipped, PRESETS["v1"])
+    # And where it lends its documents only, none of its queries trains any model.
+    lent = PRESETS["best"].model_copy(update={"cross_fitted": "corpus"})
+    assert all(len(plan.training(view, lent)["python:logging"]) == 0 for view in plan.views)
 
 
 def test_the_command_line_runs_a_recipe_and_shows_bad_input_as_one_line(tmp_path: Path) -> None:

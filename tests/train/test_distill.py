@@ -12,12 +12,13 @@ from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import StageError
 from ranksaga.recipe import Distillation, Training
 from ranksaga.retrieve.lexical import LexicalIndex
-from ranksaga.train.distill import DistillationBatches, Teacher
+from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.pseudo import PseudoQuery
+from ranksaga.train.teacher import Mix, Teacher
 
 TEXTS = ("red apple", "green apple", "blue sky", "grey sky", "old stone", "new stone")
 SETTINGS = Training(
-    max_length=16, distillation=Distillation(pseudo_queries=64, queries=2, labelled=2, documents=4, label_share=0.5)
+    max_length=16, distillation=Distillation(pseudo_queries=64, queries=2, labelled=2, documents=4, labels=0.5)
 )
 
 
@@ -31,9 +32,9 @@ def teacher(share: float) -> Teacher:
         length: NDArray[np.float64] = np.sqrt(np.sum(drawn * drawn, axis=1, keepdims=True))
         return np.asarray(drawn / length, dtype=np.float32)
 
-    pseudo = tuple(PseudoQuery(text, row, "rest") for row, text in enumerate(TEXTS))
+    pseudo = tuple(PseudoQuery(text, row) for row, text in enumerate(TEXTS))
     train = Qrels.of([(0, 0, 1), (1, 2, 1), (1, 3, 2)])
-    return Teacher(dataset, LexicalIndex.of(dataset), share, unit(6), pseudo, unit(6), train, unit(2))
+    return Teacher(dataset, LexicalIndex.of(dataset), Mix(words=share), unit(6), pseudo, unit(6), train, unit(2))
 
 
 def test_the_teacher_is_the_cosine_plus_bm25s_share() -> None:
@@ -45,15 +46,15 @@ def test_the_teacher_is_the_cosine_plus_bm25s_share() -> None:
     np.testing.assert_allclose(teacher(0.0).scores(["red apple"], vector)[0], vector[0] @ one.documents.T, rtol=1e-5)
 
 
-def test_targets_are_distributions_and_never_the_pseudo_querys_own_document() -> None:
+def test_pseudo_queries_are_taught_by_the_teacher_and_never_their_own_document() -> None:
     batches = DistillationBatches([teacher(0.3)], SETTINGS, seed=0)
     for position in range(batches.per_epoch):
         batch = batches.get(0, position)
         bank = batch.bank
         assert bank is not None
         assert batch.target.shape == (4, len(batch.documents)) == batch.ignore.shape
-        np.testing.assert_allclose(batch.target.sum(axis=1), 1, atol=1e-5)
-        np.testing.assert_allclose(bank.target.sum(axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(batch.target[:2].sum(axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(bank.target[:2].sum(axis=1), 1, atol=1e-5)
         assert not batch.target[batch.ignore].any()
         assert [TEXTS[row] for row in bank.live] == list(batch.documents)
         for row, text in enumerate(batch.queries[:2]):
@@ -61,7 +62,7 @@ def test_targets_are_distributions_and_never_the_pseudo_querys_own_document() ->
         assert not bank.ignore[2:].any()
 
 
-def test_labels_take_their_share_of_a_training_querys_target() -> None:
+def test_labels_are_added_to_what_the_teacher_says_of_a_training_query() -> None:
     one = teacher(0.3)
     batch = DistillationBatches([one], SETTINGS, seed=0).get(0, 0)
     assert batch.bank is not None
@@ -70,18 +71,32 @@ def test_labels_take_their_share_of_a_training_querys_target() -> None:
     soft = np.exp(logits - logits.max())
     soft /= soft.sum()
     hard = np.array([0, 0, 0.5, 0.5, 0, 0])
-    np.testing.assert_allclose(batch.bank.target[row], 0.5 * soft + 0.5 * hard, atol=1e-5)
+    # Weight 0.5; the loss is a mean over 4 queries, of which 2 have labels.
+    np.testing.assert_allclose(batch.bank.target[row], soft + 0.5 * (4 / 2) * hard, atol=1e-5)
 
 
-def test_where_bm25_has_nothing_to_teach_queries_ask_for_the_bare_document() -> None:
+def test_where_bm25_has_nothing_to_teach_documents_learn_from_labels_alone() -> None:
     batch = DistillationBatches([teacher(0.0)], SETTINGS, seed=0).get(0, 0)
     assert batch.bank is not None
-    kept = len(batch.bank.live)
-    assert batch.documents[kept:] == ("rest", "rest")
-    np.testing.assert_array_equal(batch.target[:2, kept:], np.eye(2))
-    assert batch.ignore[:2, :kept].all()
-    assert not batch.ignore[:2, kept:].any()
-    assert batch.ignore[2:, kept:].all()
+    assert "red apple" in batch.documents  # q0's answer
+    assert set(batch.documents) <= {"red apple", "blue sky", "grey sky"}
+    assert not batch.target[:2].any()  # pseudo-queries hold their place by the bank only
+    np.testing.assert_allclose(batch.target[2:].sum(axis=1), 0.5 * 4 / 2)
+    np.testing.assert_allclose(batch.bank.target.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_tower_of_queries_alone_reads_no_document() -> None:
+    batch = DistillationBatches([teacher(0.3)], SETTINGS.model_copy(update={"towers": "query"}), seed=0).get(0, 0)
+    assert batch.documents == ()
+    assert batch.target.shape == batch.ignore.shape == (4, 0)
+    assert batch.bank is not None
+    assert batch.bank.target.shape == (4, 6)
+
+
+def test_a_dataset_without_judgments_lends_its_documents() -> None:
+    one = replace(teacher(0.3), train=Qrels.of([]), train_vectors=np.empty((0, 8), dtype=np.float32))
+    batch = DistillationBatches([one], SETTINGS, seed=0).get(0, 0)
+    assert len(batch.queries) == 2
     np.testing.assert_allclose(batch.target.sum(axis=1), 1, atol=1e-5)
 
 

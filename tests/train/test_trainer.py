@@ -265,3 +265,42 @@ def test_presets_on_the_packaged_minilm(preset: str, tmp_path: Path) -> None:
     assert result.capped
     # It starts as a good model: far below the log(8) of chance.
     assert all(0 < loss < 1 for loss in losses)
+
+
+def a_teacher(width: int) -> Any:
+    """Ten documents of words, taught by random vectors and BM25."""
+    from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
+    from ranksaga.retrieve.lexical import LexicalIndex
+    from ranksaga.train.pseudo import PseudoQuery
+    from ranksaga.train.teacher import Mix, Teacher
+
+    rng = np.random.default_rng(0)
+    texts = tuple(" ".join(f"word{number}" for number in rng.integers(0, 60, 6)) for _ in range(10))
+    corpus = Corpus(tuple(map(str, range(10))), ("",) * 10, texts)
+    dataset = Dataset("words", corpus, Queries(("q0", "q1"), ("word1 word2", "word3")), {})
+    vectors = rng.standard_normal((22, width)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    pseudo = tuple(PseudoQuery(" ".join(text.split()[:3]), row) for row, text in enumerate(texts))
+    train = Qrels.of([(0, 0, 1), (1, 2, 1)])
+    return Teacher(
+        dataset, LexicalIndex.of(dataset), Mix(0.3, 0.4, 0.1), vectors[:10], pseudo, vectors[10:20], train, vectors[20:]
+    )
+
+
+@pytest.mark.parametrize(("kind", "documents_move"), [("query", False), ("both", True)])
+def test_towers_move_as_the_settings_say(kind: str, documents_move: bool, tiny: Load, tmp_path: Path) -> None:
+    from ranksaga.encode.towers import in_two_towers, query_tower_state
+
+    distillation = {"pseudo_queries": 64, "queries": 4, "labelled": 2, "documents": 6}
+    settings = Training.model_validate(
+        {"towers": kind, "distillation": distillation, "epochs": 1, "max_steps": 3, "learning_rate": 1e-3}
+    )
+    model = in_two_towers(tiny())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = run(model, a_teacher(32), settings, tmp_path)
+    after = load_weights(result.epochs[-1])
+    moved = {name for name in after if after[name].is_floating_point() and not torch.equal(after[name], before[name])}
+    of_queries = query_tower_state(before)
+    assert moved & of_queries
+    assert bool(moved - of_queries) == documents_move
+    assert all(parameter.requires_grad for parameter in model.parameters())

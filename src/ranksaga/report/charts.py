@@ -193,15 +193,18 @@ def _draw_bars(axes: Axes, data: ReportData) -> None:
 
 
 def _draw_selection(axes: Axes, selection: Selection) -> None:
-    """One line an epoch through its weights: up is a gain on the trained sets, right keeps the guards.
+    """One line an epoch (and a weight of the documents' tower) through its weights.
 
-    Without guards there is nothing to keep, and the horizontal axis is the weight.
+    Up is a gain on the trained sets, right keeps the guards. Without guards there is nothing to keep, and
+    the horizontal axis is the weight.
     """
     guarded = any(point.kept is not None for point in selection.points)
-    epochs = sorted({point.epoch for point in selection.points})
-    colours = {epoch: _PALETTE[place % len(_PALETTE)] for place, epoch in enumerate(epochs)}
-    for epoch, colour in colours.items():
-        points = sorted((point for point in selection.points if point.epoch == epoch), key=lambda point: point.weight)
+    lines: dict[str, list[CurvePoint]] = {}
+    for point in sorted(selection.points, key=lambda one: (one.epoch, one.document_weight or 0.0, one.weight)):
+        lines.setdefault(_line_label(point), []).append(point)
+    colours = {label: _PALETTE[place % len(_PALETTE)] for place, label in enumerate(lines)}
+    for label, points in lines.items():
+        colour = colours[label]
         places = [((point.kept or 0.0) if guarded else point.weight, point.gain) for point in points]
         axes.plot([x for x, _ in places], [y for _, y in places], color=colour, linewidth=1.4, alpha=0.7)
         for point, place in zip(points, places, strict=True):
@@ -218,7 +221,12 @@ def _draw_selection(axes: Axes, selection: Selection) -> None:
     )
     axes.set_ylabel("trained sets: mean change on dev, %")
     axes.set_title(f"{selection.system}: {'gain against retention' if guarded else 'gain by weight'}")
-    _legend(axes, [(f"epoch {epoch}", colour) for epoch, colour in colours.items()], marker="o")
+    _legend(axes, list(colours.items()), marker="o")
+
+
+def _line_label(point: CurvePoint) -> str:
+    documents = "" if point.document_weight is None else f", documents at {point.document_weight:g}"
+    return f"epoch {point.epoch}{documents}"
 
 
 def _mark(axes: Axes, point: CurvePoint, place: tuple[float, float], colour: str) -> None:

@@ -36,12 +36,15 @@ FIRST_STUDY = Promise(improved="4 of 4", mean=(10.0, 20.0), best=(20.0, 40.0), w
 class CurvePoint:
     """One candidate of the selection: an epoch and a weight of the fine-tuned model against the base.
 
+    ``document_weight`` is that of the documents' tower, none where queries and documents share one.
+
     ``gains`` (trained datasets) and ``retention`` (guards) are changes on dev by dataset, in percent of the base model;
     ``gain`` and ``kept`` are the two figures the selection weighed: usually their means, in percent.
     """
 
     epoch: int
     weight: float
+    document_weight: float | None
     gain: float
     kept: float | None
     gains: Mapping[str, float]

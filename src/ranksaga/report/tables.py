@@ -241,9 +241,11 @@ def leakage_table(findings: Sequence[LeakageFinding]) -> Table:
 def selection_table(selection: Selection) -> Table:
     """Every candidate of the selection with its dev figures."""
     datasets = tuple(dict.fromkeys(name for point in selection.points for name in (*point.gains, *point.retention)))
+    two_towers = any(point.document_weight is not None for point in selection.points)
     columns = (
         Column("epoch"),
         Column("weight"),
+        *([Column("documents' weight")] if two_towers else []),
         Column("mean gain"),
         Column("guards"),
         *(Column(name) for name in datasets),
@@ -253,6 +255,7 @@ def selection_table(selection: Selection) -> Table:
         (
             Cell(str(point.epoch), point.epoch),
             Cell(f"{point.weight:g}", point.weight),
+            *([Cell(f"{point.document_weight:g}", point.document_weight)] if point.document_weight is not None else []),
             percent_cell(point.gain),
             percent_cell(point.kept),
             *(percent_cell({**point.gains, **point.retention}.get(name)) for name in datasets),

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.resolve import load
 from ranksaga.encode.encoder import Encoder, load_encoder
-from ranksaga.recipe import Recipe
+from ranksaga.encode.towers import in_two_towers
+from ranksaga.recipe import Recipe, Training
 from ranksaga.run.store import Store
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ class Context:
             document_prompt=recipe.document_prompt,
             trust_remote_code=recipe.trust_remote_code,
             allow_pickle=recipe.allow_pickle,
+            cached=True,
         )
 
-    def fresh_model(self) -> SentenceTransformer:
-        """A copy of the base model in float32, to be trained or overwritten."""
-        return copy.deepcopy(self.encoder.model)
+    def fresh_model(self, settings: Training) -> SentenceTransformer:
+        """A copy of the base model in float32, in as many towers as the settings say, to be trained or overwritten."""
+        model = self.encoder.model
+        return copy.deepcopy(model) if settings.towers == "shared" else in_two_towers(model)

@@ -15,6 +15,7 @@ from ranksaga.encode.encoder import Encoder
 from ranksaga.errors import StageError
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
+from ranksaga.recipe import Training
 from ranksaga.retrieve.hybrid import choose_weight, fuse
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.run.context import Context, Subject
@@ -28,7 +29,8 @@ from ranksaga.run.store import Entry
 
 __all__ = ["execute"]
 
-# Selection looks at this many dev queries a dataset, and this deep into the base model's and BM25's rankings.
+# Where documents change, selection looks at this many dev queries a dataset, and this deep into the rankings of the
+# base model and of BM25; where they stay, at all queries and documents.
 DEV_QUERIES, DEV_DEPTH = 100, 20
 
 
@@ -96,12 +98,12 @@ def _model(
     trained: dict[str, Entry] = {}
     selected: dict[str, Entry] = {}
     for view in plan.views:
-        training = plan.training(view, only_train_splits=settings.splits == "train")
+        training = plan.training(view, settings)
         if not training or (view.name != "shipped" and settings.splits == "train"):
             continue
-        trained[view.name] = train(context, Lesson(preset, view.name, training, bases), plan.identity)
+        trained[view.name] = train(context, Lesson(preset, view.name, training, bases))
         if runs_to(stop, "select"):
-            sets = _dev_sets(context, view, bases, words)
+            sets = _dev_sets(context, settings, view, bases, words)
             selected[view.name] = select(context, preset, view.name, trained[view.name], sets)
     if not trained:
         raise StageError(
@@ -111,15 +113,18 @@ def _model(
     return Model(preset, trained, selected)
 
 
-def _dev_sets(context: Context, view: View, bases: Mapping[str, Entry], words: Mapping[str, Entry]) -> list[DevSet]:
+def _dev_sets(
+    context: Context, settings: Training, view: View, bases: Mapping[str, Entry], words: Mapping[str, Entry]
+) -> list[DevSet]:
     found = []
+    queries, depth = (None, None) if settings.towers == "query" else (DEV_QUERIES, DEV_DEPTH)
     for subject in context.subjects:
         dev = view.dev.get(subject.name)
         if dev is None or len(dev) == 0:
             continue
         rows = dev.query_rows
         rankings = [rankings_of(bases[subject.name], rows), rankings_of(words[subject.name], rows)]
-        one = dev_set(subject.name, subject.role, subject.dataset, dev, rankings, queries=DEV_QUERIES, depth=DEV_DEPTH)
+        one = dev_set(subject.name, subject.role, subject.dataset, dev, rankings, queries=queries, depth=depth)
         if one is not None:
             found.append(one)
     return found
@@ -172,7 +177,7 @@ def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, E
         entries: dict[str, Entry] = {}
         for view in plan.scoring_views(subject.name, tuple(model.selected)):
             if view not in encoders:
-                encoders[view] = chosen_encoder(context, model.selected[view])
+                encoders[view] = chosen_encoder(context, model.preset, model.selected[view])
             rows = plan.rows_to_rank(subject.name, view)
             label = f"{model.preset} {subject.name}" + ("" if view == "shipped" else f" {view}")
             entries[view] = measure(context, "optimized", label, encoders[view], subject.dataset, rows)

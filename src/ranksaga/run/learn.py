@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ranksaga.data.dataset import Dataset, Qrels
+from ranksaga.data.dataset import Qrels
 from ranksaga.encode.encoder import Encoder
 from ranksaga.errors import StageError
 from ranksaga.files import read_json, write_json
 from ranksaga.recipe import Distillation, Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.measure import vectors_of
-from ranksaga.run.select import Candidate, DevSet, choose, relative, score_dev
+from ranksaga.run.select import Candidate, DevScorer, DevSet, choose, relative
 from ranksaga.run.store import Entry
 
 if TYPE_CHECKING:
-    from ranksaga.retrieve.lexical import LexicalIndex
     from ranksaga.train.trainer import Progress
 
 __all__ = ["Choice", "Lesson", "chosen_encoder", "read_choice", "select", "train"]
 
 # What decides after training, so that another choice among the same weights trains nothing again.
-SELECTION_ONLY = {"splits", "merge_weights", "tolerance"}
+SELECTION_ONLY = {"splits", "merge_weights", "document_weights", "tolerance"}
 WEIGHTS = "model.safetensors"
 PSEUDO = 11
-# BM25 teaches where, at its best share, it lifts nDCG@10 of the training queries by this factor.
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
-SHARE_QUERIES, SHARE_GAIN = 300, 1.02
 
 
 @dataclass(frozen=True)
@@ -52,22 +50,28 @@ class Choice:
 
     epoch: int
     weight: float
+    document_weight: float | None
     reason: str
     base: Mapping[str, float]
     candidates: tuple[Candidate, ...]
 
 
-def train(context: Context, lesson: Lesson, plan: str) -> Entry:
-    """Fine-tune the base model on a lesson; keeps the weights of every epoch."""
+def train(context: Context, lesson: Lesson) -> Entry:
+    """Fine-tune the base model on a lesson; keeps the weights of every epoch.
+
+    The work is known by what it learns from, not by its view: views that teach the same share one training.
+    """
     settings = context.recipe.training[lesson.preset]
     spec = context.encoder.spec
     inputs = {
         "encoder": spec.identity,
         "settings": settings.model_dump(mode="json", exclude=SELECTION_ONLY),
-        "plan": plan,
-        "view": lesson.view,
         "seed": context.recipe.seed,
-        "datasets": sorted(lesson.training),
+        "datasets": {
+            subject.name: [subject.dataset.fingerprint, _hash(lesson.training[subject.name])]
+            for subject in context.subjects
+            if subject.name in lesson.training
+        },
     }
 
     def work(folder: Path) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def train(context: Context, lesson: Lesson, plan: str) -> Entry:
         label = f"train {lesson.preset} {lesson.view}"
         with _bar(context, label) as progress:
             result = fit(
-                context.fresh_model(),
+                context.fresh_model(settings),
                 sources,
                 settings,
                 query_prompt=spec.prompts.query,
@@ -94,6 +98,7 @@ def train(context: Context, lesson: Lesson, plan: str) -> Entry:
             "pairs": result.pairs,
             "seconds": result.seconds,
             "capped": result.capped,
+            "teachers": {one.name: asdict(one.mix) for one in sources if settings.distillation is not None},
         }
 
     return context.store.work("train", f"{lesson.preset} {lesson.view}", inputs, work)
@@ -104,39 +109,42 @@ def select(context: Context, preset: str, view: str, trained: Entry, sets: Seque
     settings = context.recipe.training[preset]
     inputs = {
         "trained": trained.identity,
-        "merge_weights": list(settings.merge_weights),
+        "weights": settings.model_dump(mode="json", include={"merge_weights", "document_weights"}),
         "tolerance": settings.tolerance,
         "dev": [[one.name, one.role, one.dataset.fingerprint] for one in sets],
         "encoder": context.encoder.spec.identity,
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        from ranksaga.train.merge import interpolate, load_weights, save_weights
+        from ranksaga.train.merge import load_weights, save_weights
 
-        base_state = context.encoder.model.state_dict()
         epochs = [trained.folder / path for path in trained.summary["epochs"]]
-        if settings.merge_weights == (1.0,):
+        if settings.merge_weights == (1.0,) and settings.towers == "shared":
             # The first study's way: the last epoch as it is, and no dev score asked.
-            choice = Choice(len(epochs), 1.0, "last epoch, as the preset says", {}, ())
+            choice = Choice(len(epochs), 1.0, None, "last epoch, as the preset says", {}, ())
         else:
             choice = _choose(context, preset, view, settings, epochs, sets)
-        state = base_state
         if choice.weight > 0:
-            state = interpolate(base_state, load_weights(epochs[choice.epoch - 1]), choice.weight)
-        save_weights(folder / WEIGHTS, state)
-        write_json(folder / "choice.json", _as_json(choice))
-        return {"epoch": choice.epoch, "weight": choice.weight, "reason": choice.reason}
+            base = context.fresh_model(settings).state_dict()
+            save_weights(folder / WEIGHTS, _mixed(base, load_weights(epochs[choice.epoch - 1]), choice))
+        write_json(folder / "choice.json", asdict(choice))
+        return {
+            "epoch": choice.epoch,
+            "weight": choice.weight,
+            "document_weight": choice.document_weight,
+            "reason": choice.reason,
+        }
 
     return context.store.work("select", f"{preset} {view}", inputs, work)
 
 
-def chosen_encoder(context: Context, selected: Entry) -> Encoder:
+def chosen_encoder(context: Context, preset: str, selected: Entry) -> Encoder:
     """The encoder around the chosen weights."""
     from ranksaga.train.merge import load_weights
 
     if selected.summary["weight"] == 0:
         return context.encoder
-    model = context.fresh_model()
+    model = context.fresh_model(context.recipe.training[preset])
     model.load_state_dict(load_weights(selected.folder / WEIGHTS))
     return context.encoder.with_model(model)
 
@@ -144,27 +152,31 @@ def chosen_encoder(context: Context, selected: Entry) -> Encoder:
 def read_choice(selected: Entry) -> Choice:
     """What a selection wrote down."""
     stored = read_json(selected.folder / "choice.json")
-    candidates = tuple(Candidate(c["epoch"], c["weight"], c["scores"]) for c in stored["candidates"])
-    return Choice(stored["epoch"], stored["weight"], stored["reason"], stored["base"], candidates)
+    return Choice(**{**stored, "candidates": tuple(Candidate(**candidate) for candidate in stored["candidates"])})
 
 
 def _choose(
     context: Context, preset: str, view: str, settings: Training, epochs: Sequence[Path], sets: Sequence[DevSet]
 ) -> Choice:
-    from ranksaga.train.merge import interpolate, load_weights
+    from ranksaga.train.merge import load_weights
 
     if not sets:
         raise StageError(f"{preset}: no dataset has dev queries to choose an epoch and a weight; add a dev split")
-    base_state = copy.deepcopy(context.encoder.model.state_dict())
-    base = score_dev(context.encoder, sets)
-    model = context.fresh_model()
+    model = context.fresh_model(settings)
+    base_state = copy.deepcopy(model.state_dict())
+    score = DevScorer(sets)
+    base = score(context.encoder)
+    of_documents = settings.document_weights if settings.towers == "both" else (None,)
+    mixes = list(product(of_documents, settings.merge_weights))
     candidates: list[Candidate] = []
-    with context.voice.progress(f"select {preset} {view}", len(epochs) * len(settings.merge_weights)) as advance:
+    with context.voice.progress(f"select {preset} {view}", len(epochs) * len(mixes)) as advance:
         for epoch, path in enumerate(epochs, start=1):
             tuned = load_weights(path)
-            for weight in settings.merge_weights:
-                model.load_state_dict(interpolate(base_state, tuned, weight))
-                candidates.append(Candidate(epoch, weight, score_dev(context.encoder.with_model(model), sets)))
+            for document_weight, weight in mixes:
+                candidate = Candidate(epoch, weight, document_weight, {})
+                model.load_state_dict(_mixed(base_state, tuned, candidate))
+                scores = score(context.encoder.with_model(model))
+                candidates.append(replace(candidate, scores=scores))
                 advance(1)
     roles = {one.name: one.role for one in sets}
     best = choose(base, candidates, roles, settings.tolerance)
@@ -175,8 +187,30 @@ def _choose(
         reason = (
             f"no candidate gains without losing somewhere (the gentlest changes {name} by {change:+.1f}%): base kept"
         )
-        return Choice(0, 0.0, reason, base, tuple(candidates))
-    return Choice(best.epoch, best.weight, "largest mean gain on dev that loses nowhere", base, tuple(candidates))
+        return Choice(0, 0.0, None, reason, base, tuple(candidates))
+    reason = "largest mean gain on dev that loses nowhere"
+    return Choice(best.epoch, best.weight, best.document_weight, reason, base, tuple(candidates))
+
+
+def _mixed(base: Mapping[str, Any], tuned: Mapping[str, Any], mix: Candidate | Choice) -> dict[str, Any]:
+    """Base and tuned weights mixed, the documents' tower by a weight of its own where it has one."""
+    from ranksaga.encode.towers import query_tower_state
+    from ranksaga.train.merge import interpolate
+
+    state = interpolate(base, tuned, mix.weight)
+    if mix.document_weight is None:
+        return state
+    documents = interpolate(base, tuned, mix.document_weight)
+    of_queries = query_tower_state(base)
+    return {name: state[name] if name in of_queries else documents[name] for name in state}
+
+
+def _hash(judged: Qrels) -> str:
+    """Identity of judgments by row; the rows mean what they mean in a dataset of known fingerprint."""
+    digest = hashlib.sha256()
+    for array in (judged.queries, judged.documents, judged.scores):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 @contextmanager
@@ -216,56 +250,36 @@ def _pairs(lesson: Lesson, subject: Subject, settings: Training) -> Any:
 
 
 def _teacher(context: Context, lesson: Lesson, subject: Subject, options: Distillation) -> Any:
-    """Base model and BM25 over a dataset, BM25's share chosen on the queries that train."""
+    """The base model and its corrections over a dataset, how much of each chosen on the queries that train."""
     from ranksaga.retrieve.lexical import LexicalIndex
-    from ranksaga.train.distill import Teacher
     from ranksaga.train.pseudo import pseudo_queries
+    from ranksaga.train.teacher import Mix, Passages, Teacher, choose_mix, passages_of
 
     name, dataset = subject.name, subject.dataset
     train = lesson.training[name]
     vectors = vectors_of(lesson.baselines[name])
-    documents = np.array(vectors.documents)  # a copy: torch wants memory that it may write
-    index = LexicalIndex.of(dataset)
-    known = vectors.of_queries(train.query_rows)
     rng = np.random.default_rng([context.recipe.seed, PSEUDO, int(dataset.fingerprint[:8], 16)])
     pseudo = pseudo_queries(dataset.corpus, options.pseudo_queries, rng)
-    context.voice.say(f"  {name}: {len(pseudo)} pseudo-queries, {len(train.query_rows)} training queries")
-    return Teacher(
+    teacher = Teacher(
         dataset,
-        index,
-        _share(dataset, train, known, documents, index),
-        documents,
+        LexicalIndex.of(dataset),
+        Mix(options.words, options.feedback, options.hubness, 0.0),
+        np.array(vectors.documents),  # a copy: torch wants memory that it may write
         tuple(pseudo),
         context.encoder.encode_queries([one.text for one in pseudo]),
         train,
-        known,
+        vectors.of_queries(train.query_rows),
     )
 
+    def read_passages() -> Passages:
+        texts, rows = passages_of(dataset.corpus)
+        return Passages(context.encoder.encode_documents(texts), rows)
 
-def _share(dataset: Dataset, train: Qrels, vectors: Any, documents: Any, index: LexicalIndex) -> float:
-    """What BM25 adds to the cosine, by nDCG@10 over (a part of) the training queries; 0 unless it helps."""
-    from ranksaga.evaluate.metrics import evaluate
-    from ranksaga.retrieve.rankings import tie_order
-    from ranksaga.retrieve.search import search
-
-    rows = train.query_rows
-    places = np.linspace(0, len(rows) - 1, min(len(rows), SHARE_QUERIES)).round().astype(np.int64)
-    rows, chosen = rows[places], train.only_queries(rows[places])
-    words = index.scores_of_texts([dataset.queries.texts[row] for row in rows])
-    words /= np.maximum(words.max(axis=1, keepdims=True), 1e-6)
-    cosine = vectors[places] @ documents.T
-    ties = tie_order(dataset.corpus.ids)
-    # One-hot queries turn the search into a sort of these scores, with its tie order.
-    unit = np.eye(len(rows), dtype=np.float32)
-
-    def score(share: float) -> float:
-        mixed = np.ascontiguousarray((cosine + share * words).T)
-        rankings = search(unit, [(0, mixed)], query_rows=rows, ties=ties, depth=10)
-        return evaluate(rankings, dataset, "train", system="teacher", qrels=chosen).mean("ndcg_at_10")
-
-    scores = {share: score(share) for share in SHARES}
-    best = max(SHARES, key=lambda share: scores[share])
-    return best if scores[best] > SHARE_GAIN * scores[0.0] else 0.0
+    if len(train):
+        teacher = choose_mix(teacher, read_passages)
+    counts = f"{len(pseudo)} pseudo-queries, {len(train.query_rows)} training queries"
+    context.voice.say(f"  {name}: {counts}, teacher {teacher.mix}")
+    return teacher
 
 
 def _by_row(subject: Subject, vectors: Any) -> Any:
@@ -273,13 +287,3 @@ def _by_row(subject: Subject, vectors: Any) -> Any:
     full = np.zeros((len(subject.dataset.queries), vectors.queries.shape[1]), dtype=np.float32)
     full[vectors.query_rows] = vectors.queries
     return full
-
-
-def _as_json(choice: Choice) -> dict[str, Any]:
-    return {
-        "epoch": choice.epoch,
-        "weight": choice.weight,
-        "reason": choice.reason,
-        "base": dict(choice.base),
-        "candidates": [{"epoch": c.epoch, "weight": c.weight, "scores": dict(c.scores)} for c in choice.candidates],
-    }

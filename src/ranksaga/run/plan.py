@@ -17,6 +17,7 @@ from ranksaga.data.splits import Split, group_near_copies, split_guard, split_tr
 from ranksaga.errors import DataError
 from ranksaga.evaluate.benchmark import Vectors
 from ranksaga.files import write_json
+from ranksaga.recipe import Training
 from ranksaga.report.data import LeakageFinding
 from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context, Subject
@@ -54,13 +55,16 @@ class Plan:
     findings: tuple[LeakageFinding, ...]
     notes: tuple[str, ...]
 
-    def training(self, view: View, *, only_train_splits: bool) -> dict[str, Qrels]:
-        """What trains a view's model; ``only_train_splits`` leaves out datasets that have none."""
-        return {
-            name: judged
-            for name, judged in view.training.items()
-            if len(judged.positives) and (name in self.with_train or not only_train_splits)
-        }
+    def training(self, view: View, settings: Training) -> dict[str, Qrels]:
+        """What trains a view's model; without judgments, a dataset that lends its documents only."""
+        found = {}
+        for name, judged in view.training.items():
+            if settings.cross_fitted == "corpus" and name in self.cross_fitted:
+                if settings.distillation is not None and settings.splits == "all":
+                    found[name] = Qrels.of([])
+            elif len(judged.positives) and (name in self.with_train or settings.splits == "all"):
+                found[name] = judged
+        return found
 
     def scored(self, subject: str) -> Qrels:
         """Judgments that score a dataset, whichever model answers."""

@@ -17,6 +17,7 @@ from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Sel
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.write import write_report
 from ranksaga.retrieve.rankings import Rankings
+from ranksaga.retrieve.searcher import write_shares
 from ranksaga.retrieve.trec import write_run
 from ranksaga.run.context import Context
 from ranksaga.run.environment import describe_environment
@@ -201,6 +202,10 @@ def _write_model(measured: Measured, folder: Path) -> None:
     with atomic_dir(folder / "model") as target:
         model.save_pretrained(str(target), create_model_card=False)
         (target / "README.md").write_text(_card(measured), encoding="utf-8")
+        # Of a cross-fitted dataset each fold chose a share; a new query is best served by their mean.
+        shares = {name: sum(values) / len(values) for name, values in measured.systems[-1].weights.items()}
+        if shares:
+            write_shares(target, shares)
 
 
 def _card(measured: Measured) -> str:
@@ -280,12 +285,14 @@ def _selections(measured: Measured) -> tuple[Selection, ...]:
                 CurvePoint(
                     candidate.epoch,
                     candidate.weight,
+                    candidate.document_weight,
                     sum(gains.values()) / max(1, len(gains)),
                     sum(kept.values()) / len(kept) if kept else None,
                     gains,
                     kept,
                     qualifies=min(changes.values()) >= -100 * tolerance,
-                    chosen=(candidate.epoch, candidate.weight) == (choice.epoch, choice.weight),
+                    chosen=(candidate.epoch, candidate.weight, candidate.document_weight)
+                    == (choice.epoch, choice.weight, choice.document_weight),
                 )
             )
         if points:

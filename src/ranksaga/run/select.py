@@ -2,9 +2,9 @@
 
 Weights are interpolated between the base and the fine-tuned model (WiSE-FT, Wortsman et al. 2022;
 LM-Cocktail, Xiao et al. 2023). The candidate that gains most on average over the trained datasets
-is taken among those that lose nowhere, guards included, more than a tolerance. Dev queries are
-ranked against the documents that can matter: what the base model and BM25 rank high, and what is
-judged. Test queries play no part.
+is taken among those that lose nowhere, guards included, more than a tolerance. Where candidates
+change documents, dev queries are ranked against those that can matter: what the base model and BM25
+rank high, and what is judged. Test queries play no part.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Corpus, Dataset, Qrels
 from ranksaga.encode.encoder import Encoder
-from ranksaga.evaluate.benchmark import encode_dataset, rank
+from ranksaga.evaluate.benchmark import Vectors, rank
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.retrieve.rankings import Rankings
 
-__all__ = ["Candidate", "DevSet", "choose", "dev_set", "score_dev"]
+__all__ = ["Candidate", "DevScorer", "DevSet", "choose", "dev_set", "relative"]
 
 METRIC = "ndcg_at_10"
 
@@ -37,15 +37,24 @@ class DevSet:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An epoch and a weight of the fine-tuned model, with nDCG@10 on dev by dataset."""
+    """An epoch and the weights of the fine-tuned model (of the documents' tower: none where it has no weights of its
+    own), with nDCG@10 on dev by dataset."""
 
     epoch: int
     weight: float
+    document_weight: float | None
     scores: Mapping[str, float]
 
 
 def dev_set(
-    name: str, role: str, dataset: Dataset, dev: Qrels, rankings: Sequence[Rankings], *, queries: int, depth: int
+    name: str,
+    role: str,
+    dataset: Dataset,
+    dev: Qrels,
+    rankings: Sequence[Rankings],
+    *,
+    queries: int | None,
+    depth: int | None,
 ) -> DevSet | None:
     """Cut a dataset down for selection; ``None`` where it has no dev queries.
 
@@ -55,15 +64,17 @@ def dev_set(
         dataset: the whole dataset.
         dev: judgments that select.
         rankings: of the dev queries at least, by the base model and by BM25.
-        queries: most dev queries used, the first by id hash order of the plan.
-        depth: top documents taken of each ranking.
+        queries: most dev queries used, spread over them; none: all.
+        depth: top documents taken of each ranking; none: the whole corpus.
     """
     rows = dev.query_rows
     if len(rows) == 0:
         return None
-    if len(rows) > queries:
+    if queries is not None and len(rows) > queries:
         rows = rows[np.linspace(0, len(rows) - 1, queries).round().astype(np.int64)]
     dev = dev.only_queries(rows)
+    if depth is None:
+        return DevSet(name, role, Dataset(dataset.name, dataset.corpus, dataset.queries, {"dev": dev}))
     taken = [dev.documents]
     for ranking in rankings:
         places = np.searchsorted(ranking.queries, rows)
@@ -73,14 +84,31 @@ def dev_set(
     return DevSet(name, role, _cut(dataset, dev, documents))
 
 
-def score_dev(encoder: Encoder, sets: Sequence[DevSet]) -> dict[str, float]:
-    """nDCG@10 on each dev set."""
-    scores = {}
-    for one in sets:
-        rows = one.dataset.qrels["dev"].query_rows
-        rankings = rank(one.dataset, encode_dataset(encoder, one.dataset, rows), rows, 10)
-        scores[one.name] = evaluate(rankings, one.dataset, "dev", system="candidate").mean(METRIC)
-    return scores
+class DevScorer:
+    """Scores encoders on dev sets; documents that a candidate leaves as they were are encoded once."""
+
+    def __init__(self, sets: Sequence[DevSet]) -> None:
+        self._sets = sets
+        self._documents: dict[str, dict[str, NDArray[np.float32]]] = {}
+
+    def __call__(self, encoder: Encoder) -> dict[str, float]:
+        """nDCG@10 on each dev set."""
+        if encoder.document_identity not in self._documents:
+            # One candidate's documents at a time, and the base model's, which most candidates share.
+            for other in list(self._documents)[1:]:
+                del self._documents[other]
+            self._documents[encoder.document_identity] = {
+                one.name: encoder.encode_documents(one.dataset.corpus.documents) for one in self._sets
+            }
+        documents = self._documents[encoder.document_identity]
+        return {one.name: _score(encoder, one, documents[one.name]) for one in self._sets}
+
+
+def _score(encoder: Encoder, one: DevSet, documents: NDArray[np.float32]) -> float:
+    rows = one.dataset.qrels["dev"].query_rows
+    queries = encoder.encode_queries([one.dataset.queries.texts[row] for row in rows])
+    rankings = rank(one.dataset, Vectors(documents, queries, rows), rows, 10)
+    return evaluate(rankings, one.dataset, "dev", system="candidate").mean(METRIC)
 
 
 def choose(

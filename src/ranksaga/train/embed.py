@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.encode.towers import towers
 from ranksaga.errors import StageError
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ TOKEN_BUDGET = {"cpu": 2048, "cuda": 131072}
 
 @dataclass(frozen=True)
 class Pass:
-    """Texts that go through the model together: their places in the batch and their token ids."""
+    """Texts that go through a tower (0: queries, 1: documents) together: their places in the batch, their token ids."""
 
+    tower: int
     rows: tuple[int, ...]
     tokens: tuple[NDArray[np.int32], ...]
 
@@ -46,7 +48,7 @@ class Embedder:
     Every text is tokenised once in the life of the object.
 
     Args:
-        model: a sentence-transformers model of text.
+        model: a sentence-transformers model of text, with one tower or two.
         prompts: put before queries and before documents.
         max_length: tokens a text, special ones included.
         precision: fp32, bf16 or fp16.
@@ -67,7 +69,8 @@ class Embedder:
             raise StageError(f"fp16 training needs a CUDA device, found {model.device}; use bf16 or fp32")
         self.precision = precision
         self._kind = kinds[precision]
-        self._model = model
+        self._device = model.device
+        self._towers = towers(model)
         self._prompts = prompts
         self._max_length = max_length
         self._normalise = model.similarity_fn_name != "dot"
@@ -76,33 +79,43 @@ class Embedder:
     @property
     def unit_length(self) -> bool:
         """Whether the vectors have length 1: a scale of 20 is made for cosines."""
-        return self._normalise or any(type(module).__name__ == "Normalize" for module in self._model)
+        return self._normalise or any(type(module).__name__ == "Normalize" for module in self._towers[0])
 
     def passes(self, queries: Sequence[str], documents: Sequence[str]) -> list[Pass]:
-        """The texts of a batch (queries first), shortest first, cut into passes by padded tokens."""
+        """The texts of a batch (queries first) by tower, shortest first, cut into passes by padded tokens."""
         texts = [self._prompts[0] + text for text in queries] + [self._prompts[1] + text for text in documents]
         tokens = self._tokenise(texts)
-        order = sorted(range(len(texts)), key=lambda row: len(tokens[row]))
-        budget = TOKEN_BUDGET["cuda" if self._model.device.type == "cuda" else "cpu"]
+        if self._towers[0] is self._towers[1]:
+            return self._cut(0, range(len(texts)), tokens)
+        return [
+            *self._cut(0, range(len(queries)), tokens),
+            *self._cut(1, range(len(queries), len(texts)), tokens),
+        ]
+
+    def _cut(self, tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> list[Pass]:
+        order = sorted(rows, key=lambda row: len(tokens[row]))
+        budget = TOKEN_BUDGET["cuda" if self._device.type == "cuda" else "cpu"]
         cuts = [0]
         for place, row in enumerate(order):
             if place > cuts[-1] and len(tokens[row]) * (place - cuts[-1] + 1) > budget:
                 cuts.append(place)
         return [
-            Pass(tuple(order[start:stop]), tuple(tokens[row] for row in order[start:stop]))
+            Pass(tower, tuple(order[start:stop]), tuple(tokens[row] for row in order[start:stop]))
             for start, stop in zip(cuts, [*cuts[1:], len(order)], strict=True)
+            if stop > start
         ]
 
     def forward(self, texts: Pass) -> torch.Tensor:
         """Vectors (n, d) of one pass."""
         import torch
 
-        device = self._model.device
+        device = self._device
+        model = self._towers[texts.tower]
         longest = max(map(len, texts.tokens))
-        pad = self._model.tokenizer.pad_token_id or 0
+        pad = model.tokenizer.pad_token_id or 0
         ids = np.full((len(texts.tokens), longest), pad, dtype=np.int64)
         mask = np.zeros(ids.shape, dtype=np.int64)
-        left = self._model.tokenizer.padding_side == "left"
+        left = model.tokenizer.padding_side == "left"
         for row, values in enumerate(texts.tokens):
             place = slice(longest - len(values), None) if left else slice(0, len(values))
             ids[row, place] = values
@@ -111,7 +124,7 @@ class Embedder:
             "input_ids": torch.from_numpy(ids).to(device),
             "attention_mask": torch.from_numpy(mask).to(device),
         }
-        transformer, *rest = self._model
+        transformer, *rest = model
         with torch.autocast(device.type, self._kind, enabled=self.precision != "fp32"):
             features = transformer(features)
         features["token_embeddings"] = features["token_embeddings"].float()
@@ -123,7 +136,7 @@ class Embedder:
     def _tokenise(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         new = list(dict.fromkeys(text for text in texts if text not in self._tokens))
         if new:
-            encoded = self._model.tokenizer(
+            encoded = self._towers[0].tokenizer(
                 new, truncation=True, max_length=self._max_length, padding=False, return_attention_mask=False
             )
             for text, row in zip(new, encoded["input_ids"], strict=True):

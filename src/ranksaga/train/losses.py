@@ -24,7 +24,7 @@ def cross_entropy(
     Args:
         queries: (b, d) vectors; unit vectors for the cosine.
         documents: (n, d) vectors.
-        target: (b, n) float32; each row a distribution.
+        target: (b, n) float32; each row a distribution, or a sum of several, weighed.
         ignore: (b, n) bool; True: the document is no candidate of the query. Nowhere that the
             target is above 0.
         scale: inverse temperature.

@@ -1,9 +1,8 @@
 """Pseudo-queries: texts taken from a corpus that can stand for queries, without any label.
 
 Titles, sentences and windows of sentences of plain text; the first sentence of a docstring and the
-name of a function, split into words, of code. Each knows the document it came from and that
-document without it (the inverse cloze task, Lee et al. 2019), so that a model can be asked for the
-document without being given the words.
+name of a function, split into words, of code. Each knows the document it came from, which can then
+be left out of what is learned: it holds the very words.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 from ranksaga.data.dataset import Corpus
 
-__all__ = ["PseudoQuery", "pseudo_queries"]
+__all__ = ["PseudoQuery", "code_parts", "pseudo_queries"]
 
 WORDS = (6, 35)  # of a sentence that can be a query
 WINDOW = 8  # words; search queries are shorter than sentences
@@ -28,11 +27,10 @@ _FUNCTION = re.compile(r"^\s*(?:async\s+)?def\s+(\w+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class PseudoQuery:
-    """A text from a document (row of the corpus), and the document's text without it."""
+    """A text and the document (row of the corpus) that it is from."""
 
     text: str
     document: int
-    remainder: str
 
 
 def pseudo_queries(corpus: Corpus, count: int, rng: np.random.Generator) -> list[PseudoQuery]:
@@ -45,7 +43,7 @@ def pseudo_queries(corpus: Corpus, count: int, rng: np.random.Generator) -> list
 
 
 def _from_prose(title: str, text: str, row: int, rng: np.random.Generator) -> list[PseudoQuery]:
-    found = [PseudoQuery(title, row, text)] if len(title.split()) >= 3 and text else []
+    found = [PseudoQuery(title, row)] if len(title.split()) >= 3 and text else []
     sentences = [one for one in re.split(r"(?<=[.!?])\s+|\s\.\s", text) if WORDS[0] <= len(one.split()) <= WORDS[1]]
     for index in rng.permutation(len(sentences))[:SENTENCES]:
         sentence = sentences[index]
@@ -54,22 +52,30 @@ def _from_prose(title: str, text: str, row: int, rng: np.random.Generator) -> li
             words = sentence.split()
             start = int(rng.integers(0, max(1, len(words) - WINDOW + 1)))
             query = " ".join(words[start : start + WINDOW])
-        found.append(PseudoQuery(query, row, f"{title} {text.replace(sentence, ' ', 1)}".strip()))
+        found.append(PseudoQuery(query, row))
     return found
 
 
 def _from_code(text: str, row: int) -> list[PseudoQuery]:
-    found = []
+    said, named = _first_sentence(text), _spaced_name(text)
+    return [PseudoQuery(one, row) for one, least in ((said, 3), (named, 2)) if len(one.split()) >= least]
+
+
+def code_parts(text: str) -> list[str] | None:
+    """A function's name with the first sentence of its docstring, and its code without docstring; none: no code."""
+    if not _FUNCTION.search(text):
+        return None
+    return [f"{_spaced_name(text)} {_first_sentence(text)}".strip(), _DOCSTRING.sub("", text, count=1)]
+
+
+def _first_sentence(text: str) -> str:
     documented = _DOCSTRING.search(text)
-    bare = text.replace(documented.group(0), "", 1) if documented else text
-    if documented:
-        first = re.split(r"\n\s*\n|\.\s|:param|@", documented.group(2).strip(), maxsplit=1)[0]
-        words = first.split()[:16]
-        if len(words) >= 3:
-            found.append(PseudoQuery(" ".join(words).lower().rstrip("."), row, bare))
+    if not documented:
+        return ""
+    first = re.split(r"\n\s*\n|\.\s|:param|@", documented.group(2).strip(), maxsplit=1)[0]
+    return " ".join(first.split()[:16]).lower().rstrip(".")
+
+
+def _spaced_name(text: str) -> str:
     named = _FUNCTION.search(text)
-    if named:
-        spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", named.group(1)).replace("_", " ").lower().split()
-        if len(spaced) >= 2:
-            found.append(PseudoQuery(" ".join(spaced), row, bare))
-    return found
+    return re.sub(r"([a-z])([A-Z])", r"\1 \2", named.group(1)).replace("_", " ").lower().strip() if named else ""

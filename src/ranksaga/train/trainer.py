@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from ranksaga.encode.towers import has_two_towers, towers
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.recipe import Training
 from ranksaga.train.batches import Bank, Batch, Batches
 from ranksaga.train.checkpoint import remove_checkpoints
-from ranksaga.train.distill import DistillationBatches, Teacher
+from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.embed import Embedder
 from ranksaga.train.journal import Journal, TrainingResult, epoch_path, read_finished, write_finished
 from ranksaga.train.losses import cross_entropy
 from ranksaga.train.merge import load_weights, save_weights
 from ranksaga.train.pairs import Source
+from ranksaga.train.teacher import Teacher
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +42,7 @@ DROPOUT = 3  # stream of random draws, beside those of ``batches``
 # Batches of more padded tokens are trained with gradient caching: a third more time, far less memory.
 CACHE_ABOVE = {"cpu": 16384, "cuda": 131072}
 # Settings that decide what is trained on or what is done with the weights, not how they are trained.
-ELSEWHERE = {"splits", "merge_weights", "tolerance"}
+ELSEWHERE = {"splits", "cross_fitted", "merge_weights", "document_weights", "tolerance"}
 
 
 class Progress(Protocol):
@@ -88,6 +90,8 @@ def train(
     Raises:
         StageError: nothing to train on, a loss that is not finite, or a folder with another run.
     """
+    if settings.towers != "shared" and not has_two_towers(model):
+        raise StageError(f"towers: {settings.towers} trains a model with two towers, and this one has one; split it")
     batches = _plan(sources, settings, seed)
     full = batches.per_epoch * settings.epochs
     total = min(full, settings.max_steps or full)
@@ -163,17 +167,23 @@ class _Step:
 
         self._device = model.device
         self._embedder = embedder
-        self._peak = settings.learning_rate
         self._total = total
         self._seed = seed
         self._warmup = min(-(-total // 10) if settings.warmup_steps is None else settings.warmup_steps, total)
         # Dot products of vectors of any length are large as they are.
         self._scale = settings.scale if embedder.unit_length else 1.0
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        query, document = towers(model)
+        # Each tower is clipped by itself: its gradient is of its own size. A step may leave one without any.
+        self._trained = [
+            [parameter for parameter in tower.parameters() if parameter.requires_grad]
+            for tower in ((query,) if query is document else (query, document))
+        ]
+        peaks = (settings.learning_rate, settings.document_learning_rate or settings.learning_rate)
         # Vectors are biases and norms, which decay would only harm.
         groups = [
-            {"params": [p for p in self._trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in self._trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in tower if (p.ndim > 1) == decays], "peak": peak, "weight_decay": decay}
+            for tower, peak in zip(self._trained, peaks, strict=False)
+            for decays, decay in ((True, settings.weight_decay), (False, 0.0))
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=embedder.precision == "fp16")
@@ -186,16 +196,16 @@ class _Step:
         """
         import torch
 
-        rate = learning_rate(number, self._total, self._peak, self._warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(number, self._total, group["peak"], self._warmup)
         loss = self._backward(number, batch)
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self._trained, CLIP)
+        for tower in self._trained:
+            torch.nn.utils.clip_grad_norm_(tower, CLIP)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss, rate
+        return loss, self.optimizer.param_groups[0]["lr"]
 
     def _backward(self, number: int, batch: Batch) -> float:
         """Gradients of the batch's loss; the loss.
@@ -232,13 +242,15 @@ class _Step:
         target, ignore = (torch.from_numpy(array).to(self._device) for array in (batch.target, batch.ignore))
         count = len(batch.queries)
         queries, documents = vectors[:count], vectors[count:]
-        loss = cross_entropy(queries, documents, target, ignore, self._scale)
+        loss = vectors.new_zeros(())
+        if len(documents):
+            loss = loss + cross_entropy(queries, documents, target, ignore, self._scale)
         if batch.bank is not None:
             loss = loss + self._bank_loss(queries, documents, batch.bank)
         if not math.isfinite(value := float(loss.detach())):
             raise StageError(
                 f"the loss became {value} at step {number + 1} of {self._total} "
-                f"(batch from {', '.join(batch.sources)}); lower the learning rate (now {self._peak:g}) "
+                f"(batch from {', '.join(batch.sources)}); lower the learning rate (now {self.optimizer.param_groups[0]['peak']:g}) "
                 "or train in fp32"
             )
         return loss
@@ -251,6 +263,8 @@ class _Step:
             torch.from_numpy(array).to(self._device) for array in (bank.documents, bank.target, bank.ignore)
         )
         loss = bank.weight * cross_entropy(queries, kept, target, ignore, self._scale)
+        if not len(documents):
+            return loss
         old = kept[torch.from_numpy(bank.live).to(self._device)]
         return loss + bank.anchor * (1.0 - (documents[: len(bank.live)] * old).sum(dim=1)).mean()
 
@@ -286,12 +300,17 @@ def _training_mode(model: SentenceTransformer, settings: Training) -> Iterator[N
     on_gpu = model.device.type == "cuda"
     with torch.random.fork_rng(devices=[model.device] if on_gpu else []), torch.enable_grad():
         model.train(on_gpu if settings.dropout is None else settings.dropout)
-        words = model.transformers_model.get_input_embeddings().weight if settings.freeze_embeddings else None
-        if words is not None:
-            words.requires_grad_(False)
+        frozen: list[torch.nn.Parameter] = []
+        query, document = towers(model)
+        if settings.freeze_embeddings:
+            frozen += [one.transformers_model.get_input_embeddings().weight for one in {query, document}]
+        if settings.towers == "query":
+            frozen += document.parameters()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
         try:
             yield
         finally:
             model.eval()
-            if words is not None:
-                words.requires_grad_(True)
+            for parameter in frozen:
+                parameter.requires_grad_(True)
