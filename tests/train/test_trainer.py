@@ -257,7 +257,7 @@ def test_presets_on_the_packaged_minilm(preset: str, tmp_path: Path) -> None:
     rows = np.stack([np.arange(len(queries))] * 2, axis=1).astype(np.int32)
     source = TrainingPairs("python", queries, documents, rows, rows)
     settings = PRESETS[preset].model_copy(
-        update={"max_steps": 8, "warmup_steps": 1, "batch_size": 8, "distillation": None}
+        update={"max_steps": 8, "warmup_steps": 1, "batch_size": 8, "distillation": None, "towers": "shared"}
     )
     result = run(model, source, settings, tmp_path, max_length=128, precision="bf16")
     losses = [line["loss"] for line in lines(tmp_path)]

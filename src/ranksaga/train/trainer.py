@@ -178,6 +178,7 @@ class _Step:
             [parameter for parameter in tower.parameters() if parameter.requires_grad]
             for tower in ((query,) if query is document else (query, document))
         ]
+        self._peak = settings.learning_rate
         peaks = (settings.learning_rate, settings.document_learning_rate or settings.learning_rate)
         # Vectors are biases and norms, which decay would only harm.
         groups = [
@@ -250,7 +251,7 @@ class _Step:
         if not math.isfinite(value := float(loss.detach())):
             raise StageError(
                 f"the loss became {value} at step {number + 1} of {self._total} "
-                f"(batch from {', '.join(batch.sources)}); lower the learning rate (now {self.optimizer.param_groups[0]['peak']:g}) "
+                f"(batch from {', '.join(batch.sources)}); lower the learning rate (now {self._peak:g}) "
                 "or train in fp32"
             )
         return loss
