@@ -40,7 +40,7 @@ def benchmark_model(
     """
     loaded = [load(name) for name in datasets]
     judged = [dataset.split(split) for dataset in loaded]
-    encoder = load_encoder(model, precision=precision, max_length=max_length)
+    encoder = load_encoder(model, precision=precision, max_length=max_length, cached=True)
     voice = Terminal()
     found = []
     for dataset, judgments in zip(loaded, judged, strict=True):
