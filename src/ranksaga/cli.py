@@ -140,7 +140,9 @@ def compare(
 
 
 @app.command()
-def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")], as_json: Json = False
+) -> None:
     """Make a finished run's report again from its files."""
     from ranksaga.backends.base import launch
     from ranksaga.recipe import load_recipe
@@ -149,7 +151,7 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folde
     if not source.is_file():
         raise UsageError(f"{run_folder}: no recipe.yaml there, so it is no run; name a folder that ranksaga run made")
     outcome = launch(load_recipe(source, environment={}), run_folder, start="report")
-    typer.echo(outcome.text())
+    typer.echo(json.dumps(outcome.as_json(), indent=2) if as_json else outcome.text())
 
 
 @app.command()
@@ -226,12 +228,14 @@ def datasets_show(name: str, as_json: Json = False) -> None:
 
 
 @datasets_app.command("get")
-def datasets_get(name: str) -> None:
+def datasets_get(name: str, as_json: Json = False) -> None:
     """Download a dataset into the cache (or find it there) and check it."""
     from ranksaga.data.resolve import load
 
     dataset = load(name)
-    typer.echo(f"{dataset.name}: {len(dataset.corpus)} documents, {len(dataset.queries)} queries")
+    counts = {"name": dataset.name, "documents": len(dataset.corpus), "queries": len(dataset.queries)}
+    plain = "{name}: {documents} documents, {queries} queries".format(**counts)
+    typer.echo(json.dumps(counts, indent=2) if as_json else plain)
 
 
 @datasets_app.command("check")

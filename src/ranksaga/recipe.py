@@ -62,6 +62,9 @@ class Training(Settings):
     )
     epochs: int = Field(4, ge=1, description="passes over the training pairs")
     learning_rate: float = Field(3e-5, gt=0, lt=1, description="peak learning rate of AdamW")
+    search: int = Field(
+        0, ge=0, description="other learning rates and epochs to try, drawn by the seed; the best on dev goes on"
+    )
     warmup_steps: int | None = Field(None, ge=0, description="linear warm-up in steps; none: a tenth of the run")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
     batch_size: int = Field(32, ge=2, description="pairs per step; in-batch negatives grow with it")

@@ -13,6 +13,7 @@ import pytest
 
 from ranksaga.recipe import PRESETS, Recipe
 from ranksaga.run.context import Context
+from ranksaga.run.learn import trials
 from ranksaga.run.measure import baseline
 from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.plan import make_plan
@@ -149,6 +150,21 @@ def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: 
     # And where it lends its documents only, none of its queries trains any model.
     lent = PRESETS["best"].model_copy(update={"cross_fitted": "corpus"})
     assert all(len(plan.training(view, lent)["python:logging"]) == 0 for view in plan.views)
+
+
+def test_a_search_tries_other_rates_and_goes_on_with_the_best_on_dev(finished: tuple[Path, Outcome]) -> None:
+    settings = PRESETS["best"].model_copy(update={"search": 2})
+    tried = trials(settings, seed=3)
+    assert tried == trials(settings, seed=3) != trials(settings, seed=4)
+    assert tried[0] == settings
+    assert all(settings.learning_rate / 4.05 < one.learning_rate < settings.learning_rate * 4.05 for one in tried)
+
+    values = {"best": {**VALUES["training"]["best"], "search": 1, "learning_rate": 1e-9}, "v1": {"max_steps": 2}}  # type: ignore[index]
+    listener = Listener()
+    run_recipe(recipe(training=values, presets=["best"]), finished[0], listener, stop="select")
+    # Two trainings were tried, and the views go on with one of the two.
+    assert [one for one in listener.done if one[0] == "train"] == [("train", "best shipped")] * 2
+    assert ("train", "best fold-1") in listener.reused
 
 
 def test_the_command_line_runs_a_recipe_and_shows_bad_input_as_one_line(tmp_path: Path) -> None:

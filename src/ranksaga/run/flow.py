@@ -19,9 +19,9 @@ from ranksaga.recipe import Training
 from ranksaga.retrieve.hybrid import choose_weight, fuse
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.run.context import Context, Subject
-from ranksaga.run.learn import Lesson, chosen_encoder, select, train
+from ranksaga.run.learn import Lesson, chosen_encoder, read_choice, select, train, trials
 from ranksaga.run.measure import baseline, lexical, measure, rankings_of
-from ranksaga.run.plan import Plan, View, make_plan
+from ranksaga.run.plan import SHIPPED, Plan, View, make_plan
 from ranksaga.run.publish import Measured, Result, System, publish
 from ranksaga.run.select import DevSet, dev_set
 from ranksaga.run.stages import runs_to
@@ -95,22 +95,46 @@ def _model(
 ) -> Model:
     """Train and select one preset in every view it needs."""
     settings = context.recipe.training[preset]
+    if settings.search and runs_to(stop, "select"):
+        settings = _searched(context, preset, plan, bases, words)
     trained: dict[str, Entry] = {}
     selected: dict[str, Entry] = {}
     for view in plan.views:
         training = plan.training(view, settings)
-        if not training or (view.name != "shipped" and settings.splits == "train"):
+        if not training or (view.name != SHIPPED and settings.splits == "train"):
             continue
-        trained[view.name] = train(context, Lesson(preset, view.name, training, bases))
+        lesson = Lesson(preset, settings, view.name, training, bases)
+        trained[view.name] = train(context, lesson)
         if runs_to(stop, "select"):
             sets = _dev_sets(context, settings, view, bases, words)
-            selected[view.name] = select(context, preset, view.name, trained[view.name], sets)
+            selected[view.name] = select(context, lesson, trained[view.name], sets)
     if not trained:
         raise StageError(
             f"{preset}: no query is left to train on ({', '.join(context.recipe.datasets)}); "
             "add a train split, or see stages/pairs for what the leakage audit dropped"
         )
     return Model(preset, trained, selected)
+
+
+def _searched(
+    context: Context, preset: str, plan: Plan, bases: Mapping[str, Entry], words: Mapping[str, Entry]
+) -> Training:
+    """The settings, as they are or with another learning rate and number of epochs, that gain most on dev.
+
+    Only datasets whose dev queries are scored by no fold may judge.
+    """
+    settings = context.recipe.training[preset]
+    view = plan.view(SHIPPED)
+    sets = [one for one in _dev_sets(context, settings, view, bases, words) if one.name not in plan.cross_fitted]
+    best, most = settings, -np.inf
+    for trial in trials(settings, context.recipe.seed):
+        lesson = Lesson(preset, trial, SHIPPED, plan.training(view, trial), bases)
+        choice = read_choice(select(context, lesson, train(context, lesson), sets))
+        gain = choice.gain({one.name for one in sets if one.role == "trained"})
+        context.voice.say(f"  {preset}: {trial.learning_rate:g}, {trial.epochs} epochs: {100 * gain:+.2f}% on dev")
+        if gain > most:
+            best, most = trial, gain
+    return best
 
 
 def _dev_sets(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -26,19 +26,20 @@ from ranksaga.run.store import Entry
 if TYPE_CHECKING:
     from ranksaga.train.trainer import Progress
 
-__all__ = ["Choice", "Lesson", "chosen_encoder", "read_choice", "select", "train"]
+__all__ = ["Choice", "Lesson", "chosen_encoder", "read_choice", "select", "train", "trials"]
 
 # What decides after training, so that another choice among the same weights trains nothing again.
-SELECTION_ONLY = {"splits", "merge_weights", "document_weights", "tolerance"}
+SELECTION_ONLY = {"splits", "search", "merge_weights", "document_weights", "tolerance"}
 WEIGHTS = "model.safetensors"
-PSEUDO = 11
+PSEUDO, SEARCH = 11, 12  # streams of random draws
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one model is trained on: by subject the judgments, and the measured base model for mining."""
+    """What one model is trained on and how: by subject the judgments, and the measured base model for mining."""
 
     preset: str
+    settings: Training
     view: str
     training: Mapping[str, Qrels]
     baselines: Mapping[str, Entry]
@@ -55,13 +56,38 @@ class Choice:
     base: Mapping[str, float]
     candidates: tuple[Candidate, ...]
 
+    def gain(self, datasets: Collection[str]) -> float:
+        """Mean relative change on these datasets' dev; 0 where the base model stays."""
+        found = [one for one in self.candidates if (one.epoch, one.weight, one.document_weight) == self._chosen]
+        return max((_mean_gain(self.base, one.scores, datasets) for one in found), default=0.0)
+
+    @property
+    def _chosen(self) -> tuple[int, float, float | None]:
+        return self.epoch, self.weight, self.document_weight
+
+
+def trials(settings: Training, seed: int) -> list[Training]:
+    """The settings, and ``search`` others: learning rates up to 4 times lower or higher, half to twice the epochs."""
+    rng = np.random.default_rng([seed, SEARCH])
+    found = [settings]
+    for _ in range(settings.search):
+        rate = settings.learning_rate * float(4.0 ** rng.uniform(-1, 1))
+        epochs = max(1, round(settings.epochs * float(2.0 ** rng.uniform(-1, 1))))
+        # Two digits: a rate is no more precise than that, and a person has to read it.
+        found.append(settings.model_copy(update={"learning_rate": float(f"{rate:.1e}"), "epochs": epochs}))
+    return found
+
+
+def _mean_gain(base: Mapping[str, float], scores: Mapping[str, float], datasets: Collection[str]) -> float:
+    return float(np.mean([relative(base[name], score) for name, score in scores.items() if name in datasets]))
+
 
 def train(context: Context, lesson: Lesson) -> Entry:
     """Fine-tune the base model on a lesson; keeps the weights of every epoch.
 
     The work is known by what it learns from, not by its view: views that teach the same share one training.
     """
-    settings = context.recipe.training[lesson.preset]
+    settings = lesson.settings
     spec = context.encoder.spec
     inputs = {
         "encoder": spec.identity,
@@ -104,9 +130,9 @@ def train(context: Context, lesson: Lesson) -> Entry:
     return context.store.work("train", f"{lesson.preset} {lesson.view}", inputs, work)
 
 
-def select(context: Context, preset: str, view: str, trained: Entry, sets: Sequence[DevSet]) -> Entry:
+def select(context: Context, lesson: Lesson, trained: Entry, sets: Sequence[DevSet]) -> Entry:
     """Choose epoch and weight on dev, and keep the chosen weights. The choice is on disk before any test score."""
-    settings = context.recipe.training[preset]
+    settings = lesson.settings
     inputs = {
         "trained": trained.identity,
         "weights": settings.model_dump(mode="json", include={"merge_weights", "document_weights"}),
@@ -123,7 +149,7 @@ def select(context: Context, preset: str, view: str, trained: Entry, sets: Seque
             # The first study's way: the last epoch as it is, and no dev score asked.
             choice = Choice(len(epochs), 1.0, None, "last epoch, as the preset says", {}, ())
         else:
-            choice = _choose(context, preset, view, settings, epochs, sets)
+            choice = _choose(context, lesson, epochs, sets)
         if choice.weight > 0:
             base = context.fresh_model(settings).state_dict()
             save_weights(folder / WEIGHTS, _mixed(base, load_weights(epochs[choice.epoch - 1]), choice))
@@ -135,7 +161,7 @@ def select(context: Context, preset: str, view: str, trained: Entry, sets: Seque
             "reason": choice.reason,
         }
 
-    return context.store.work("select", f"{preset} {view}", inputs, work)
+    return context.store.work("select", f"{lesson.preset} {lesson.view}", inputs, work)
 
 
 def chosen_encoder(context: Context, preset: str, selected: Entry) -> Encoder:
@@ -155,13 +181,14 @@ def read_choice(selected: Entry) -> Choice:
     return Choice(**{**stored, "candidates": tuple(Candidate(**candidate) for candidate in stored["candidates"])})
 
 
-def _choose(
-    context: Context, preset: str, view: str, settings: Training, epochs: Sequence[Path], sets: Sequence[DevSet]
-) -> Choice:
+def _choose(context: Context, lesson: Lesson, epochs: Sequence[Path], sets: Sequence[DevSet]) -> Choice:
     from ranksaga.train.merge import load_weights
 
     if not sets:
-        raise StageError(f"{preset}: no dataset has dev queries to choose an epoch and a weight; add a dev split")
+        raise StageError(
+            f"{lesson.preset}: no dataset has dev queries to choose an epoch and a weight; add a dev split"
+        )
+    settings = lesson.settings
     model = context.fresh_model(settings)
     base_state = copy.deepcopy(model.state_dict())
     score = DevScorer(sets)
@@ -169,7 +196,7 @@ def _choose(
     of_documents = settings.document_weights if settings.towers == "both" else (None,)
     mixes = list(product(of_documents, settings.merge_weights))
     candidates: list[Candidate] = []
-    with context.voice.progress(f"select {preset} {view}", len(epochs) * len(mixes)) as advance:
+    with context.voice.progress(f"select {lesson.preset} {lesson.view}", len(epochs) * len(mixes)) as advance:
         for epoch, path in enumerate(epochs, start=1):
             tuned = load_weights(path)
             for document_weight, weight in mixes:

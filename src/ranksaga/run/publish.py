@@ -96,7 +96,9 @@ def _compare(measured: Measured) -> Comparison:
 def _table(comparison: Comparison) -> str:
     """nDCG@10 by dataset and system, for the terminal."""
     systems = comparison.systems
-    lines = [f"{'nDCG@10':22s}{'baseline':>10s}" + "".join(f"{system:>24s}" for system in systems)]
+    guards = {name for name in comparison.datasets if _is_guard(comparison, name)}
+    wide = 2 + max(len(name) + len(" (guard)") * (name in guards) for name in comparison.datasets)
+    lines = [f"{'nDCG@10':{wide}s}{'baseline':>10s}" + "".join(f"{system:>24s}" for system in systems)]
     for dataset in comparison.datasets:
         base = comparison.row(dataset, "baseline")
         cells = []
@@ -107,8 +109,8 @@ def _table(comparison: Comparison) -> str:
                 continue
             mark = {"improved": "+", "regressed": "!"}.get(row.verdict or "", " ")
             cells.append(f"{row.value:>13.4f} {row.change_pct:>+8.1f}% {mark}")
-        role = " (guard)" if base is not None and base.role == "guard" else ""
-        lines.append(f"{(dataset + role)[:22]:22s}{base.value if base else 0:>10.4f}" + "".join(cells))
+        role = " (guard)" if dataset in guards else ""
+        lines.append(f"{dataset + role:{wide}s}{base.value if base else 0:>10.4f}" + "".join(cells))
     for system in systems:
         one = comparison.summary(system)
         mean = f"{one.mean_change_pct:+.1f}%" if one.mean_change_pct is not None else "-"
@@ -117,6 +119,11 @@ def _table(comparison: Comparison) -> str:
         lines.append(f"{system}: {one.improved} of {one.datasets} improved, mean {mean}, best {best}, worst {worst}")
     lines.append("+ improved, ! regressed (paired randomization test, Holm over datasets, p < 0.05)")
     return "\n".join(lines)
+
+
+def _is_guard(comparison: Comparison, dataset: str) -> bool:
+    row = comparison.row(dataset, "baseline")
+    return row is not None and row.role == "guard"
 
 
 def _summary(comparison: Comparison) -> dict[str, Any]:

@@ -42,7 +42,7 @@ DROPOUT = 3  # stream of random draws, beside those of ``batches``
 # Batches of more padded tokens are trained with gradient caching: a third more time, far less memory.
 CACHE_ABOVE = {"cpu": 16384, "cuda": 131072}
 # Settings that decide what is trained on or what is done with the weights, not how they are trained.
-ELSEWHERE = {"splits", "cross_fitted", "merge_weights", "document_weights", "tolerance"}
+ELSEWHERE = {"splits", "search", "cross_fitted", "merge_weights", "document_weights", "tolerance"}
 
 
 class Progress(Protocol):
