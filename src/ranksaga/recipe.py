@@ -166,7 +166,7 @@ PRESETS: Mapping[str, Training] = {
     ),
     # Queries alone get a tower of their own, so documents and every index of them stay as they are.
     "best": Training(
-        epochs=3,
+        epochs=5,
         learning_rate=1e-4,
         weight_decay=0.0,
         max_length=128,

@@ -46,7 +46,7 @@ CHOICES: Mapping[str, tuple[float, ...]] = {
     "hubness": (0.1, 0.2, 0.3),
     "passages": (0.1, 0.2, 0.3),
 }
-LEAST_GAIN = {"words": 1.02, "feedback": 1.005, "hubness": 1.005, "passages": 1.005}
+LEAST_GAIN = {"words": 1.02, "feedback": 1.0, "hubness": 1.0, "passages": 1.0}
 CHOOSING_QUERIES = 300
 
 
