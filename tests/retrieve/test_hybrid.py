@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ranksaga.errors import DataError
-from ranksaga.retrieve.hybrid import WEIGHTS, choose_weight, fuse
+from ranksaga.retrieve.hybrid import fuse
 from ranksaga.retrieve.rankings import Rankings
 
 TIES = np.arange(10, dtype=np.int32)
@@ -67,20 +67,6 @@ def test_against_a_plain_second_implementation() -> None:
                 totals[document] = totals.get(document, 0) + share * (score - low) / (high - low)
         expected = sorted(totals, key=lambda document: (-np.float32(totals[document]), ties[document]))[:12]
         assert fused.documents[row].tolist() == expected
-
-
-def test_chooses_the_best_weight_and_among_equals_the_dense_end() -> None:
-    first = {2: 0.0, 0: 1.0}
-    seen: list[int] = []
-
-    def score(candidate: Rankings) -> float:
-        seen.append(1)
-        return first.get(int(candidate.documents[0, 0]), -1.0)
-
-    assert choose_weight(DENSE, LEXICAL, TIES, score) == 0.0
-    assert len(seen) == len(WEIGHTS) == 11
-    # Document 2 leads from weight 0.6 on (at 0.5 it is level and its tie rank is later).
-    assert choose_weight(DENSE, LEXICAL, TIES, lambda candidate: float(candidate.documents[0, 0] == 2)) == 0.6
 
 
 def test_other_queries_and_weights_are_refused() -> None:

@@ -10,8 +10,6 @@ normalisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +17,7 @@ from ranksaga.errors import DataError
 from ranksaga.retrieve.order import decode_keys, encode_keys, take_best
 from ranksaga.retrieve.rankings import Rankings
 
-__all__ = ["WEIGHTS", "choose_weight", "fuse"]
+__all__ = ["WEIGHTS", "fuse"]
 
 WEIGHTS: tuple[float, ...] = tuple(step / 10 for step in range(11))
 """Shares of BM25 that are tried, from dense alone to BM25 alone."""
@@ -55,20 +53,6 @@ def fuse(dense: Rankings, lexical: Rankings, weight: float, ties: NDArray[np.int
     ]
     stacked = np.concatenate(keys) if keys else np.empty((0, depth), dtype=np.int64)
     return Rankings(dense.queries, *decode_keys(stacked, ties))
-
-
-def choose_weight(
-    dense: Rankings,
-    lexical: Rankings,
-    ties: NDArray[np.int32],
-    score: Callable[[Rankings], float],
-    weights: Sequence[float] = WEIGHTS,
-) -> float:
-    """The weight whose fused rankings score best; among equals the one nearest to dense alone.
-
-    ``score`` is what to maximise, such as the mean nDCG@10 over the dev queries.
-    """
-    return max(sorted(weights), key=lambda weight: score(fuse(dense, lexical, weight, ties)))
 
 
 def _fused_keys(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,11 @@ from ranksaga.data.dataset import Corpus, Dataset, Queries
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.errors import DataError
 from ranksaga.files import read_json, write_json
-from ranksaga.retrieve.hybrid import fuse
+from ranksaga.retrieve.blend import Blend, DenseSide, hubness
 from ranksaga.retrieve.lexical import LexicalIndex
 from ranksaga.retrieve.search import search
 
-__all__ = ["Hit", "Searcher", "read_shares", "write_shares"]
+__all__ = ["Hit", "Searcher", "mean_blend", "read_blends", "write_blends"]
 
 FILE = "ranksaga_hybrid.json"
 # Both rankings are this many times as deep as what is asked for, and at least this deep, before they are mixed.
@@ -38,43 +38,44 @@ class Searcher:
         encoder: from :func:`ranksaga.encode.encoder.load_encoder`.
         ids: of the documents, unique.
         documents: texts as they are to be read (title and text in one).
-        share: of BM25 in the mix, 0 (dense alone) to 1 (BM25 alone).
+        blend: how BM25 is mixed in; none: dense alone.
 
     Raises:
-        DataError: ids and documents do not match, or the share is outside 0 to 1.
+        DataError: ids and documents do not match.
     """
 
-    def __init__(self, encoder: Encoder, ids: Sequence[str], documents: Sequence[str], *, share: float) -> None:
+    def __init__(
+        self, encoder: Encoder, ids: Sequence[str], documents: Sequence[str], *, blend: Blend | None = None
+    ) -> None:
         if len(ids) != len(documents) or len(set(ids)) != len(ids) or not len(ids):
             raise DataError(
                 f"{len(ids)} ids ({len(set(ids))} different) for {len(documents)} documents; give one id to each"
             )
-        if not 0 <= share <= 1:
-            raise DataError(f"share {share} is outside 0..1; it is BM25's part in the mix")
         corpus = Corpus(tuple(ids), ("",) * len(ids), tuple(documents))
         self._encoder = encoder
-        self._share = share
+        self._blend = blend or Blend()
         self._index = LexicalIndex.of(Dataset("corpus", corpus, Queries((), ()), {}))
         self._vectors = encoder.encode_documents(corpus.documents)
+        self._hubness = hubness(self._vectors)
 
     @staticmethod
     def load(model: str | Path, ids: Sequence[str], documents: Sequence[str], *, like: str | None = None) -> Searcher:
-        """With a shipped model's folder and the share of BM25 that was chosen on the dev queries of a dataset.
+        """With a shipped model's folder and the blend that was chosen on the dev queries of a dataset.
 
         Args:
             model: folder ``model`` of a run.
             ids: of the documents.
             documents: their texts.
-            like: the dataset of that run which this corpus resembles; none: the mean of all shares.
+            like: the dataset of that run which this corpus resembles; none: the mean of all blends.
 
         Raises:
-            DataError: the folder holds no shares, or none for that dataset.
+            DataError: the folder holds no blends, or none for that dataset.
         """
-        shares = read_shares(Path(model))
-        if like is not None and like not in shares:
-            raise DataError(f"{model}: no share of BM25 was chosen for {like!r}; it has {', '.join(shares)}")
-        share = float(np.mean(list(shares.values()))) if like is None else shares[like]
-        return Searcher(load_encoder(str(model)), ids, documents, share=share)
+        blends = read_blends(Path(model))
+        if like is not None and like not in blends:
+            raise DataError(f"{model}: no blend was chosen for {like!r}; it has {', '.join(blends)}")
+        blend = mean_blend(list(blends.values())) if like is None else blends[like]
+        return Searcher(load_encoder(str(model)), ids, documents, blend=blend)
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
         """The best ``k`` documents of each query, best first."""
@@ -83,10 +84,10 @@ class Searcher:
         names = tuple(f"query {row}" for row in rows)
         asked = replace(self._index.dataset, queries=Queries(names, tuple(queries)))
         ties = self._index.ties
-        dense = search(
-            self._encoder.encode_queries(queries), [(0, self._vectors)], query_rows=rows, ties=ties, depth=depth
-        )
-        mixed = fuse(dense, replace(self._index, dataset=asked).rankings(rows, depth), self._share, ties)
+        vectors = self._encoder.encode_queries(queries)
+        dense = search(vectors, [(0, self._vectors)], query_rows=rows, ties=ties, depth=depth)
+        side = DenseSide(dense, vectors, self._vectors, self._hubness, ties)
+        mixed = side.blend(replace(self._index, dataset=asked).rankings(rows, depth), self._blend)
         ids = self._index.dataset.corpus.ids
         return [
             [Hit(ids[row], float(score)) for row, score in zip(found[:k], scores[:k], strict=True) if row >= 0]
@@ -94,18 +95,24 @@ class Searcher:
         ]
 
 
-def write_shares(model: Path, shares: Mapping[str, float]) -> None:
-    """Keep BM25's share by dataset beside a model."""
-    write_json(model / FILE, {"bm25_share": dict(shares)})
+def mean_blend(blends: Sequence[Blend]) -> Blend:
+    """The mean of several blends."""
+    share, feedback, off = np.mean([[one.share, one.feedback, one.hubness] for one in blends], axis=0).tolist()
+    return Blend(share, feedback, off)
 
 
-def read_shares(model: Path) -> dict[str, float]:
-    """BM25's share by dataset, as a run chose it on dev.
+def write_blends(model: Path, blends: Mapping[str, Blend]) -> None:
+    """Keep the blend of each dataset beside a model."""
+    write_json(model / FILE, {name: asdict(blend) for name, blend in blends.items()})
+
+
+def read_blends(model: Path) -> dict[str, Blend]:
+    """The blend of each dataset, as a run chose it on dev.
 
     Raises:
         DataError: the folder holds none.
     """
     path = model / FILE
     if not path.is_file():
-        raise DataError(f"{model}: no {FILE} there; name the folder model of a run, or give Searcher a share")
-    return {str(name): float(share) for name, share in read_json(path)["bm25_share"].items()}
+        raise DataError(f"{model}: no {FILE} there; name the folder model of a run, or give Searcher a blend")
+    return {str(name): Blend(**values) for name, values in read_json(path).items()}

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.data.dataset import Dataset
+from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.encode.encoder import Encoder
 from ranksaga.errors import StageError
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.recipe import Training
-from ranksaga.retrieve.hybrid import choose_weight, fuse
+from ranksaga.retrieve.blend import Blend, DenseSide, choose_blend, hubness
 from ranksaga.retrieve.rankings import Rankings, tie_order
+from ranksaga.retrieve.search import self_hits
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import Lesson, chosen_encoder, read_choice, select, train, trials
-from ranksaga.run.measure import baseline, lexical, measure, rankings_of
+from ranksaga.run.measure import baseline, lexical, measure, rankings_of, vectors_of
 from ranksaga.run.plan import SHIPPED, Plan, View, make_plan
 from ranksaga.run.publish import Measured, Result, System, publish
 from ranksaga.run.select import DevSet, dev_set
@@ -177,7 +179,7 @@ def _bm25(context: Context, plan: Plan, words: Mapping[str, Entry]) -> System:
 def _baseline_system(context: Context, plan: Plan, bases: Mapping[str, Entry], words: Mapping[str, Entry]) -> System:
     parts: dict[str, Rankings] = {}
     mixed: list[Evaluation] = []
-    weights: dict[str, tuple[float, ...]] = {}
+    blends: dict[str, tuple[Blend, ...]] = {}
     for subject in context.subjects:
         rows = plan.scored(subject.name).query_rows
         parts[subject.name] = rankings_of(bases[subject.name], rows)
@@ -185,9 +187,9 @@ def _baseline_system(context: Context, plan: Plan, bases: Mapping[str, Entry], w
         if hybrid is not None:
             out_of_fold = plan.is_out_of_fold(subject.name)
             mixed.append(_evaluated(subject, plan, hybrid[0], "baseline_hybrid", out_of_fold=out_of_fold))
-            weights[subject.name] = hybrid[1]
+            blends[subject.name] = hybrid[1]
     values = tuple(_evaluated(subject, plan, parts[subject.name], "baseline") for subject in context.subjects)
-    return System("baseline", values, parts, context.encoder, tuple(mixed), weights)
+    return System("baseline", values, parts, context.encoder, tuple(mixed), blends)
 
 
 def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, Entry]) -> System:
@@ -195,7 +197,7 @@ def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, E
     parts: dict[str, Rankings] = {}
     values: list[Evaluation] = []
     mixed: list[Evaluation] = []
-    weights: dict[str, tuple[float, ...]] = {}
+    blends: dict[str, tuple[Blend, ...]] = {}
     encoders: dict[str, Encoder] = {}
     for subject in context.subjects:
         entries: dict[str, Entry] = {}
@@ -211,8 +213,8 @@ def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, E
         hybrid = _hybrid(context, subject, plan, entries, words)
         if hybrid is not None and model.preset == context.recipe.presets[-1]:
             mixed.append(_evaluated(subject, plan, hybrid[0], "hybrid", out_of_fold=out_of_fold))
-            weights[subject.name] = hybrid[1]
-    return System(model.preset, tuple(values), parts, encoders["shipped"], tuple(mixed), weights)
+            blends[subject.name] = hybrid[1]
+    return System(model.preset, tuple(values), parts, encoders["shipped"], tuple(mixed), blends)
 
 
 def _pooled(plan: Plan, name: str, entries: Mapping[str, Entry]) -> Rankings:
@@ -246,25 +248,38 @@ def _padded(piece: Rankings, width: int) -> Rankings:
 
 def _hybrid(
     context: Context, subject: Subject, plan: Plan, entries: Mapping[str, Entry], words: Mapping[str, Entry]
-) -> tuple[Rankings, tuple[float, ...]] | None:
-    """BM25 mixed in, its weight chosen on each view's dev queries; ``None`` where there are no dev queries."""
-    ties = tie_order(subject.dataset.corpus.ids)
-    pieces, weights = [], []
+) -> tuple[Rankings, tuple[Blend, ...]] | None:
+    """BM25 mixed in, the blend chosen on each view's dev queries; ``None`` where there are no dev queries."""
+    pieces, blends = [], []
+    hubs: dict[str, NDArray[np.float32]] = {}
     for view in plan.scoring_views(subject.name, tuple(entries)):
         dev = plan.dev(subject.name, view)
         if dev is None or len(dev) == 0:
             return None
-        weight = _weight(subject.dataset, entries[view], words[subject.name], dev, ties)
+        entry = entries[view]
+        if entry.identity not in hubs:
+            hubs[entry.identity] = hubness(vectors_of(entry).documents)
+        asked = dev.query_rows
+        side = _dense_side(subject.dataset, entry, asked, hubs[entry.identity])
+        score = partial(_dev_score, subject.dataset, dev)
+        blends.append(choose_blend(side, rankings_of(words[subject.name], asked), score))
         rows = plan.rows_scored_by(subject.name, view, tuple(entries))
-        pieces.append(fuse(rankings_of(entries[view], rows), rankings_of(words[subject.name], rows), weight, ties))
-        weights.append(weight)
-    return _joined(pieces), tuple(weights)
+        side = _dense_side(subject.dataset, entry, rows, hubs[entry.identity])
+        pieces.append(side.blend(rankings_of(words[subject.name], rows), blends[-1]))
+    return _joined(pieces), tuple(blends)
 
 
-def _weight(dataset: Dataset, dense: Entry, words: Entry, dev: Any, ties: NDArray[np.int32]) -> float:
-    rows = dev.query_rows
+def _dense_side(dataset: Dataset, entry: Entry, rows: NDArray[np.int32], hubs: NDArray[np.float32]) -> DenseSide:
+    vectors = vectors_of(entry)
+    return DenseSide(
+        rankings_of(entry, rows),
+        vectors.of_queries(rows),
+        vectors.documents,
+        hubs,
+        tie_order(dataset.corpus.ids),
+        self_hits(dataset)[rows],
+    )
 
-    def score(rankings: Rankings) -> float:
-        return evaluate(rankings, dataset, "dev", system="candidate", qrels=dev).mean("ndcg_at_10")
 
-    return choose_weight(rankings_of(dense, rows), rankings_of(words, rows), ties, score)
+def _dev_score(dataset: Dataset, dev: Qrels, rankings: Rankings) -> float:
+    return evaluate(rankings, dataset, "dev", system="candidate", qrels=dev).mean("ndcg_at_10")

@@ -16,8 +16,9 @@ from ranksaga.recipe import dump_recipe
 from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Selection
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.write import write_report
+from ranksaga.retrieve.blend import Blend
 from ranksaga.retrieve.rankings import Rankings
-from ranksaga.retrieve.searcher import write_shares
+from ranksaga.retrieve.searcher import mean_blend, write_blends
 from ranksaga.retrieve.trec import write_run
 from ranksaga.run.context import Context
 from ranksaga.run.environment import describe_environment
@@ -34,7 +35,7 @@ __all__ = ["Measured", "Result", "System", "publish"]
 class System:
     """One system's measurements: by dataset its values and rankings; ``encoder`` is what a user would deploy.
 
-    ``mixed`` are the values of the system mixed with BM25, ``weights`` the shares of BM25 by dataset.
+    ``mixed`` are the values of the system mixed with BM25, ``blends`` how, by dataset and view.
     """
 
     name: str
@@ -42,7 +43,7 @@ class System:
     rankings: Mapping[str, Rankings]
     encoder: Encoder | None
     mixed: tuple[Evaluation, ...]
-    weights: Mapping[str, tuple[float, ...]]
+    blends: Mapping[str, tuple[Blend, ...]]
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,11 @@ def _record(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> d
             preset: {view: entry.summary for view, entry in entries.items()} for preset, entries in trained.items()
         },
         "selection": {view: entry.summary for view, entry in measured.chosen.items()},
-        "bm25_weights": {system.name: dict(system.weights) for system in measured.systems if system.weights},
+        "hybrid": {
+            system.name: {name: [asdict(blend) for blend in blends] for name, blends in system.blends.items()}
+            for system in measured.systems
+            if system.blends
+        },
         "timings": [asdict(timing) for timing in context.store.timings],
     }
 
@@ -209,10 +214,10 @@ def _write_model(measured: Measured, folder: Path) -> None:
     with atomic_dir(folder / "model") as target:
         model.save_pretrained(str(target), create_model_card=False)
         (target / "README.md").write_text(_card(measured), encoding="utf-8")
-        # Of a cross-fitted dataset each fold chose a share; a new query is best served by their mean.
-        shares = {name: sum(values) / len(values) for name, values in measured.systems[-1].weights.items()}
-        if shares:
-            write_shares(target, shares)
+        # Of a cross-fitted dataset each fold chose a blend; a new query is best served by their mean.
+        blends = {name: mean_blend(found) for name, found in measured.systems[-1].blends.items()}
+        if blends:
+            write_blends(target, blends)
 
 
 def _card(measured: Measured) -> str:
@@ -316,7 +321,10 @@ def _notes(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> tu
                 steps = entry.summary["steps"]
                 notes.append(f"{preset} ({view}): capped at {steps} steps, fewer than its epochs ask for.")
     for system in measured.systems:
-        if system.weights:
-            shown = ", ".join(f"{name} {'/'.join(f'{w:.1f}' for w in ws)}" for name, ws in system.weights.items())
-            notes.append(f"BM25's share beside {system.name}, chosen on dev: {shown}.")
+        if system.blends:
+            shown = "; ".join(
+                f"{name} {' / '.join(f'{b.share:.1f}, {b.feedback:g}, {b.hubness:g}' for b in dict.fromkeys(found))}"
+                for name, found in system.blends.items()
+            )
+            notes.append(f"Beside {system.name}, BM25's share, feedback and hubness, chosen on dev: {shown}.")
     return tuple(notes)

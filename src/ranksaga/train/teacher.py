@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ranksaga.data.dataset import Corpus, Dataset, Qrels
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.files import hash_json
+from ranksaga.retrieve.blend import FEEDBACK_DOCUMENTS, hubness, towards
 from ranksaga.retrieve.lexical import LexicalIndex
 from ranksaga.retrieve.rankings import tie_order
 from ranksaga.retrieve.search import search
@@ -34,10 +35,6 @@ from ranksaga.train.pseudo import PseudoQuery, code_parts
 
 __all__ = ["Mix", "Passages", "Teacher", "choose_mix", "passages_of"]
 
-FEEDBACK_DOCUMENTS = 3
-FEEDBACK_SHARPNESS = 10.0
-NEIGHBOURS = 30
-BLOCK = 1024
 # What is tried, and by what factor it must lift nDCG@10 of the training queries to be taken: BM25 changes the
 # ranking most and is taken only where it clearly helps.
 CHOICES: Mapping[str, tuple[float, ...]] = {
@@ -120,13 +117,7 @@ class Teacher:
     @cached_property
     def hubness(self) -> NDArray[np.float32]:
         """(documents,) mean similarity of each document to its nearest ones."""
-        count = min(NEIGHBOURS, len(self.documents) - 1)
-        means = np.zeros(len(self.documents), dtype=np.float32)
-        for start in range(0, len(self.documents) if count else 0, BLOCK):
-            block = self.documents[start : start + BLOCK] @ self.documents.T
-            block[np.arange(len(block)), start + np.arange(len(block))] = -np.inf
-            means[start : start + BLOCK] = np.partition(block, -count, axis=1)[:, -count:].mean(axis=1)
-        return means
+        return hubness(self.documents)
 
     def scores(
         self, texts: Sequence[str], vectors: NDArray[np.float32], own: NDArray[np.int64] | None = None
@@ -159,12 +150,7 @@ class Teacher:
             scores[known, own[known]] = -np.inf
         count = min(FEEDBACK_DOCUMENTS, scores.shape[1])
         top = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-        best = np.take_along_axis(scores, top, axis=1)
-        weights = np.exp(FEEDBACK_SHARPNESS * (best - best.max(axis=1, keepdims=True)))
-        weights /= weights.sum(axis=1, keepdims=True)
-        moved = vectors + self.mix.feedback * (self.documents[top] * weights[:, :, None]).sum(axis=1)
-        unit: NDArray[np.float32] = moved / np.linalg.norm(moved, axis=1, keepdims=True)
-        return unit.astype(np.float32)
+        return towards(vectors, self.documents, top, np.take_along_axis(scores, top, axis=1), self.mix.feedback)
 
     def _best_passages(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """(texts, documents) cosine of each document's nearest passage; -1 where it has none."""
