@@ -22,11 +22,11 @@ from ranksaga.data.resolve import locate
 from ranksaga.errors import RankSagaError, RecipeError
 from ranksaga.files import atomic_dir, read_json, write_json
 from ranksaga.recipe import Recipe
-from ranksaga.run.pipeline import run_recipe
-from ranksaga.run.stages import runs_to
+from ranksaga.run.pipeline import Outcome, run_recipe
+from ranksaga.run.stages import STAGES, runs_to
 from ranksaga.run.voice import Terminal
 
-__all__ = ["Job", "Places", "pack", "perform"]
+__all__ = ["Away", "Job", "Places", "pack", "perform"]
 
 # Between two checkpoints of a long training, so that a killed machine loses minutes.
 SECONDS_BETWEEN_SAVES = 120.0
@@ -44,7 +44,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Job:
-    """One execution. ``model`` is the name under which the shipped model is kept; ``identity`` is the same for a retry."""
+    """One execution. ``model`` names the shipped model where it is kept; a retry has the same ``identity``."""
 
     recipe: Mapping[str, Any]
     model: str
@@ -67,6 +67,21 @@ class Job:
     def from_json(cls, values: Mapping[str, Any]) -> Job:
         """The inverse of :meth:`as_json`."""
         return cls(**{**values, "places": Places(**values["places"])})
+
+
+@dataclass(frozen=True)
+class Away(Outcome):
+    """The outcome of a run whose stages stay on the far side; ``note`` stands in for all else."""
+
+    note: str = ""
+
+    def text(self) -> str:
+        """For the terminal."""
+        return self.note or (super().text() if self.stopped_after == STAGES[-1] else self._stopped())
+
+    def _stopped(self) -> str:
+        where = f"stopped after {self.stopped_after}; its stages stay where it ran"
+        return f"{self.table}\n{where}" if self.table else where
 
 
 def pack(recipe: Recipe, *, places: Places, model: str | None = None, **options: Any) -> tuple[Job, dict[str, Path]]:

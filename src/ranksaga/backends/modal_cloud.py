@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from typing import Any
 import modal
 
 import ranksaga
-from ranksaga.backends.job import Job, Places, pack, perform
+from ranksaga.backends.job import Away, Job, Places, pack, perform
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import atomic_open, read_json, write_json
 from ranksaga.recipe import Recipe
 from ranksaga.run.pipeline import Outcome
-from ranksaga.run.stages import STAGES
 from ranksaga.run.voice import Terminal
 
 __all__ = ["APP", "GPU", "app", "collect", "detached_in_front", "execute", "parse_gpu", "run_on_modal"]
@@ -80,7 +78,7 @@ volumes = {
 }
 
 
-@app.function(
+@app.function(  # type: ignore[untyped-decorator]
     image=_image(),
     gpu=GPU,
     cpu=4.0,
@@ -108,21 +106,6 @@ def _commit() -> None:
             # The commit is done then; only the look at what others wrote, which follows it, was refused.
             if "open files" not in str(error):
                 raise
-
-
-@dataclass(frozen=True)
-class Away(Outcome):
-    """The outcome of a run whose stages are on Modal."""
-
-    note: str = ""
-
-    def text(self) -> str:
-        """For the terminal."""
-        return self.note or (super().text() if self.stopped_after == STAGES[-1] else self._stopped())
-
-    def _stopped(self) -> str:
-        where = f"stopped after {self.stopped_after}; its stages are in the Volume ranksaga-runs"
-        return f"{self.table}\n{where}" if self.table else where
 
 
 def run_on_modal(
@@ -154,11 +137,12 @@ def run_on_modal(
         _upload(uploads)
         if detach:
             return _detached(job, folder, gpu)
+        result = None
         with _running():
-            call = _with(execute, gpu).spawn(job.as_json())
-            _note(folder, call.object_id, gpu)
-            _wait(folder)
-        result = _result(call)
+            _note(folder, _with(execute, gpu).spawn(job.as_json()).object_id, gpu)
+            result = _wait(folder)
+        if result is None:  # Modal's context has swallowed the interrupt
+            raise KeyboardInterrupt
         _fetch(job.run, folder)
     return Away(
         folder, result["stopped_after"], result["reused"], result["seconds"], result["table"], result["summary"]
@@ -201,19 +185,21 @@ def _fetch(run: str, folder: Path) -> None:
                 volume.read_file_into_fileobj(file.path, stream)
 
 
-def _wait(folder: Path) -> None:
-    """Wait for the call that a run's folder has noted, if any, and forget it once it has ended."""
+def _wait(folder: Path) -> dict[str, Any] | None:
+    """Result of the call that a run's folder has noted, if any; the note goes once the call has ended."""
     ledger = folder / LEDGER
     if not ledger.is_file():
-        return
+        return None
+    result = None
     try:
-        _result(modal.FunctionCall.from_id(read_json(ledger)["call"]))
+        result = _result(modal.FunctionCall.from_id(read_json(ledger)["call"]))
     except FORGOTTEN:
         pass
     except RankSagaError:
         ledger.unlink(missing_ok=True)
         raise
     ledger.unlink(missing_ok=True)
+    return result
 
 
 def _result(call: Any) -> dict[str, Any]:
@@ -308,4 +294,5 @@ def _plainly() -> Iterator[None]:
 
 
 def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.split(". ")[0].rstrip(".")

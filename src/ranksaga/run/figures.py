@@ -40,6 +40,7 @@ def baseline_figures(recipe: Recipe, folder: Path) -> str:
         write_json(folder / PER_QUERY / "baseline" / f"{file_name(subject.dataset.name)}.json", evaluation_json(values))
         figures = "  ".join(f"{key} {values.mean(key):.4f}" for key in SHOWN)
         lines.append(f"{subject.dataset.name:24s} {figures}  ({len(values.query_ids)} queries)")
+    lines.append("all test queries; the comparison leaves out those of them that selection needs")
     return "\n".join(lines)
 
 
