@@ -128,7 +128,7 @@ def main() -> None:
 
 
 def _modal_command_line() -> None:
-    command_line = importlib.import_module("modal.cli.run")
+    command_line: Any = importlib.import_module("modal.cli.run")
 
     @contextlib.contextmanager
     def run_app(app: Any, **_: Any) -> Iterator[Any]:

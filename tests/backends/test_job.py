@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def test_a_mistake_of_the_user_comes_back_as_data(tmp_path: Path, monkeypatch: p
 
 def test_a_long_piece_of_work_is_saved_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 50))
-    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     saved: list[int] = []
     voice = Saving(lambda: saved.append(1))
     voice.stage("train", "best", False)

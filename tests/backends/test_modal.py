@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -83,6 +84,14 @@ def test_the_function_is_registered_with_gpu_volumes_timeout_and_retries() -> No
     assert spec.gpus == "A10G"
     assert set(spec.volumes) == {"/cache", "/runs", "/models"}
     assert {volume.name for volume in spec.volumes.values()} == {"ranksaga-cache", "ranksaga-runs", "ranksaga-models"}
+
+
+def test_timeout_retries_and_one_container_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(modal.App, "function", lambda self, **options: told.update(options) or (lambda f: f))
+    runpy.run_path(modal_cloud.__file__)  # the module once more, its declaration overheard
+    assert (told["timeout"], told["max_containers"], told["retries"].max_retries) == (24 * 3600, 1, 3)
+    assert (told["gpu"], told["cpu"], told["memory"]) == ("A10G", 4.0, 16384)
 
 
 def test_every_package_of_the_image_is_pinned() -> None:
@@ -264,7 +273,7 @@ def test_volumes_are_committed_and_open_files_are_no_failure(monkeypatch: pytest
                 raise RuntimeError(self.problem)
 
     good, busy = Volume(), Volume("there are open files preventing the operation")
-    monkeypatch.setattr(modal_cloud.modal, "is_local", lambda: False)
+    monkeypatch.setattr(modal, "is_local", lambda: False)
     monkeypatch.setattr(modal_cloud, "volumes", {"/a": busy, "/b": good})
     modal_cloud._commit()
     assert (busy.commits, good.commits) == (1, 1)
