@@ -1,0 +1,100 @@
+"""Figures of a run that is not finished, or not here: the baseline alone, and a report from stored values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ranksaga.compare.comparison import compare
+from ranksaga.errors import DataError
+from ranksaga.evaluate.evaluation import Evaluation
+from ranksaga.evaluate.metrics import evaluate
+from ranksaga.files import read_json, write_json
+from ranksaga.recipe import Recipe, load_recipe
+from ranksaga.report.data import FIRST_STUDY, Facts, ReportData
+from ranksaga.report.markdown import markdown_table
+from ranksaga.report.tables import results_table
+from ranksaga.report.write import write_report
+from ranksaga.run.context import Context
+from ranksaga.run.measure import baseline, rankings_of
+from ranksaga.run.single import PER_QUERY, evaluation_json, file_name
+from ranksaga.run.store import Store
+from ranksaga.run.voice import Silent
+
+__all__ = ["baseline_figures", "read_system", "report_from_values"]
+
+SHOWN = ("ndcg_at_10", "map_at_100", "recall_at_100", "mrr_at_10")
+
+
+def baseline_figures(recipe: Recipe, folder: Path) -> str:
+    """Evaluate the rankings that a run's baseline stage kept; per-query values go to ``per_query/baseline``."""
+    context = Context(recipe, Store(folder), Silent())
+    lines = []
+    for subject in context.subjects:
+        judged = subject.dataset.split("test")
+        rankings = rankings_of(baseline(context, subject), judged.query_rows)
+        values = evaluate(rankings, subject.dataset, "test", system="baseline", qrels=judged)
+        write_json(folder / PER_QUERY / "baseline" / f"{file_name(subject.dataset.name)}.json", evaluation_json(values))
+        figures = "  ".join(f"{key} {values.mean(key):.4f}" for key in SHOWN)
+        lines.append(f"{subject.dataset.name:24s} {figures}  ({len(values.query_ids)} queries)")
+    lines.append("all test queries; the comparison leaves out those of them that selection needs")
+    return "\n".join(lines)
+
+
+def read_system(folder: Path, system: str) -> list[Evaluation]:
+    """One system's per-query values in a run's folder; empty where it was not measured."""
+    found = []
+    for file in sorted((folder / PER_QUERY / system).glob("*.json")):
+        stored = read_json(file)
+        values = {metric: np.array(one, dtype=np.float64) for metric, one in stored["values"].items()}
+        ids = tuple(stored["query_ids"])
+        found.append(Evaluation(stored["dataset"], stored["split"], system, ids, values, stored["out_of_fold"]))
+    return found
+
+
+def report_from_values(run: Path, target: Path) -> str:
+    """Compare a finished run's systems again from their per-query values and write the report, without any text.
+
+    Args:
+        run: folder of the run; its stages, datasets and models need not be there.
+        target: folder that receives tables, charts and ``run.json``.
+
+    Returns:
+        The table of nDCG@10 as Markdown.
+
+    Raises:
+        DataError: the run is not finished.
+    """
+    if not (run / "run.json").is_file():
+        raise DataError(f"{run}: no run.json there, so nothing is finished to be compared; run all steps first")
+    record = read_json(run / "run.json")
+    recipe = load_recipe(run / "recipe.yaml", environment={})
+    systems = ["bm25", *recipe.presets]
+    candidates = [values for system in systems for values in read_system(run, system)]
+    comparison = compare(read_system(run, "baseline"), candidates, guards=_guards(recipe, run), seed=recipe.seed)
+    choice = record["selection"]["shipped"]
+    data = ReportData(
+        title=recipe.name,
+        comparison=comparison,
+        headline=recipe.presets[-1],
+        shipped=recipe.presets[-1] if choice["weight"] > 0 else "baseline",
+        shipped_reason=choice["reason"],
+        references=("bm25",),
+        promise=FIRST_STUDY,
+        notes=("Made from the run's per-query values; the run's own report has more (hybrids, leakage, selection).",),
+        recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
+        facts=(Facts("Environment of the run", tuple(record["environment"].items())),),
+        texts=False,
+    )
+    write_report(data, target)
+    write_json(target / "run.json", record)
+    return markdown_table(results_table(comparison, comparison.primary))
+
+
+def _guards(recipe: Recipe, run: Path) -> Sequence[str]:
+    """A dataset's own name is that of its folder where the recipe gives a path."""
+    names: list[Any] = [name for guard in recipe.guards for name in (guard, Path(guard).name)]
+    return [values.dataset for values in read_system(run, "baseline") if values.dataset in names]
