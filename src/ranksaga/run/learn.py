@@ -12,25 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ranksaga.data.dataset import Qrels
+from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.encode.encoder import Encoder
 from ranksaga.errors import StageError
 from ranksaga.files import read_json, write_json
 from ranksaga.recipe import Distillation, Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.measure import vectors_of
-from ranksaga.run.select import Candidate, DevScorer, DevSet, choose, relative
+from ranksaga.run.select import Candidate, DevScorer, DevSet, choose, cut, relative
 from ranksaga.run.store import Entry
 
 if TYPE_CHECKING:
     from ranksaga.train.trainer import Progress
 
-__all__ = ["Choice", "Lesson", "chosen_encoder", "read_choice", "select", "train", "trials"]
+__all__ = ["Choice", "Lesson", "bank_of", "chosen_encoder", "read_choice", "select", "train", "trials"]
 
 # What decides after training, so that another choice among the same weights trains nothing again.
 SELECTION_ONLY = {"splits", "search", "merge_weights", "document_weights", "tolerance"}
 WEIGHTS = "model.safetensors"
+BANK = 50_000  # documents that a teacher ranks at every step
 PSEUDO, SEARCH = 11, 12  # streams of random draws
 
 
@@ -282,16 +284,17 @@ def _teacher(context: Context, lesson: Lesson, subject: Subject, options: Distil
     from ranksaga.train.pseudo import pseudo_queries
     from ranksaga.train.teacher import Mix, Passages, Teacher, choose_mix, passages_of
 
-    name, dataset = subject.name, subject.dataset
-    train = lesson.training[name]
+    name = subject.name
     vectors = vectors_of(lesson.baselines[name])
-    rng = np.random.default_rng([context.recipe.seed, PSEUDO, int(dataset.fingerprint[:8], 16)])
+    rng = np.random.default_rng([context.recipe.seed, PSEUDO, int(subject.dataset.fingerprint[:8], 16)])
+    dataset, documents = bank_of(subject.dataset, lesson.training[name], rng)
+    train = dataset.qrels["train"]
     pseudo = pseudo_queries(dataset.corpus, options.pseudo_queries, rng)
     teacher = Teacher(
         dataset,
         LexicalIndex.of(dataset),
         Mix(options.words, options.feedback, options.hubness, 0.0),
-        np.array(vectors.documents),  # a copy: torch wants memory that it may write
+        np.array(vectors.documents[documents]),  # a copy: torch wants memory that it may write
         tuple(pseudo),
         context.encoder.encode_queries([one.text for one in pseudo]),
         train,
@@ -307,6 +310,17 @@ def _teacher(context: Context, lesson: Lesson, subject: Subject, options: Distil
     counts = f"{len(pseudo)} pseudo-queries, {len(train.query_rows)} training queries"
     context.voice.say(f"  {name}: {counts}, teacher {teacher.mix}")
     return teacher
+
+
+def bank_of(dataset: Dataset, train: Qrels, rng: np.random.Generator) -> tuple[Dataset, NDArray[np.int64]]:
+    """A dataset as a teacher sees it, its judgments those that train, and the corpus rows of its documents.
+
+    A step looks at every document of the bank, so of a large corpus only a part is drawn, besides what is judged.
+    """
+    rows = np.arange(len(dataset.corpus), dtype=np.int64)
+    if len(rows) > BANK:
+        rows = np.union1d(train.documents, rng.choice(len(rows), BANK, replace=False)).astype(np.int64)
+    return cut(dataset, "train", train, rows), rows
 
 
 def _by_row(subject: Subject, vectors: Any) -> Any:

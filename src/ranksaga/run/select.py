@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from ranksaga.evaluate.benchmark import Vectors, rank
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.retrieve.rankings import Rankings
 
-__all__ = ["Candidate", "DevScorer", "DevSet", "choose", "dev_set", "relative"]
+__all__ = ["Candidate", "DevScorer", "DevSet", "choose", "cut", "dev_set", "relative"]
 
 METRIC = "ndcg_at_10"
 
@@ -81,7 +82,7 @@ def dev_set(
         taken.append(ranking.documents[places, :depth].ravel())
     documents = np.unique(np.concatenate(taken))
     documents = documents[documents >= 0]
-    return DevSet(name, role, _cut(dataset, dev, documents))
+    return DevSet(name, role, cut(dataset, "dev", dev, documents))
 
 
 class DevScorer:
@@ -134,12 +135,13 @@ def relative(base: float, score: float) -> float:
     return (score - base) / base if base > 0 else float(score > 0)
 
 
-def _cut(dataset: Dataset, dev: Qrels, documents: NDArray[np.int32]) -> Dataset:
+def cut(dataset: Dataset, split: str, judged: Qrels, documents: NDArray[np.integer[Any]]) -> Dataset:
+    """A dataset with some of its documents only (rows, ascending), among them all that ``judged`` names."""
     corpus = dataset.corpus
     kept = Corpus(
         tuple(corpus.ids[row] for row in documents),
         tuple(corpus.titles[row] for row in documents),
         tuple(corpus.texts[row] for row in documents),
     )
-    rows = np.searchsorted(documents, dev.documents).astype(np.int32)
-    return Dataset(dataset.name, kept, dataset.queries, {"dev": Qrels(dev.queries, rows, dev.scores)})
+    rows = np.searchsorted(documents, judged.documents).astype(np.int32)
+    return Dataset(dataset.name, kept, dataset.queries, {split: Qrels(judged.queries, rows, judged.scores)})
