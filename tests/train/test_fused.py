@@ -1,0 +1,97 @@
+"""The fused training pass against the library's own: the same vectors and the same gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ranksaga.recipe import Training
+from ranksaga.train import embed
+from ranksaga.train.embed import Embedder
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+QUERIES = ["word1 word2", "word3 word4 word5 word6 word7"]
+DOCUMENTS = ["word8 word9 word10 word11", "word12", "word1 word13 word14"]
+
+
+def gradients(model: SentenceTransformer, precision: str) -> tuple[torch.Tensor, dict[str, torch.Tensor], bool]:
+    """Vectors, gradients of a loss that weighs them all differently, and whether the fused pass gave them."""
+    import torch
+
+    embedder = Embedder(model, ("", ""), max_length=32, precision=precision)
+    passes = embedder.passes(QUERIES, DOCUMENTS)
+    vectors = torch.cat([embedder.forward(part) for part in passes])
+    weights = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(5))
+    model.zero_grad()
+    torch.autograd.backward((vectors * weights).sum())
+    found = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+    return vectors.detach(), found, embedder._fused[0] is not None
+
+
+def test_vectors_and_gradients_are_those_of_the_library(tiny: Callable[[], SentenceTransformer]) -> None:
+    import torch
+
+    model = tiny().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(6))
+    vectors, expected, used = gradients(model, "fp32")
+    assert not used
+    close, found, used = gradients(model, "bf16")
+    assert used
+    assert float((vectors * close).sum(dim=1).min()) > 0.9995
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        if gradient.norm() < 1e-4:  # a key's bias moves all scores of a query alike: its gradient is rounding
+            continue
+        alike = torch.nn.functional.cosine_similarity(found[name].flatten(), gradient.flatten(), dim=0)
+        assert float(alike) > 0.99, name
+        assert float(found[name].norm() / gradient.norm()) == pytest.approx(1.0, abs=0.05), name
+
+
+def test_a_changed_weight_is_packed_again(tiny: Callable[[], SentenceTransformer]) -> None:
+    import torch
+
+    model = tiny().eval()
+    embedder = Embedder(model, ("", ""), max_length=32, precision="bf16")
+    (part,) = embedder.passes(QUERIES, [])
+    before = embedder.forward(part).detach()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    after = embedder.forward(part).detach()
+    fresh = Embedder(model, ("", ""), max_length=32, precision="bf16").forward(part).detach()
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after, fresh, atol=0, rtol=0)
+
+
+def test_training_goes_through_it_and_ends_near_the_other_path(
+    tiny: Callable[[], SentenceTransformer], small: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ranksaga.train.trainer import train
+
+    pairs = small.word_pairs()  # type: ignore[attr-defined]
+    settings = Training(epochs=2, learning_rate=1e-3, batch_size=8)
+
+    def losses(folder: str) -> tuple[float, ...]:
+        return train(
+            tiny(),
+            [pairs],
+            settings,
+            query_prompt="",
+            document_prompt="",
+            max_length=32,
+            precision="bf16",
+            seed=0,
+            folder=tmp_path / folder,
+        ).losses
+
+    fused = losses("fused")
+    monkeypatch.setattr(embed, "fuse_training", lambda _: None)
+    assert losses("plain") == pytest.approx(fused, rel=0.02)
+    assert fused[1] < fused[0]
