@@ -57,7 +57,7 @@ def read_beir(name: str, split: str = "test") -> Beir:
 
 
 def training_pairs(count: int, seed: int = 0) -> list[tuple[str, str]]:
-    """The same (query, document) pairs for every trainer: SciFact's and NFCorpus's train pairs, one a query, shuffled."""
+    """The same (query, document) pairs for every trainer: one a train query of SciFact and NFCorpus, shuffled."""
     rng = np.random.default_rng(seed)
     pairs = []
     for name in SETS:
@@ -92,3 +92,9 @@ def timed(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def rate(marks: list[float], batch: int) -> float:
+    """Pairs a second over the second half of the steps, by the ends of the steps."""
+    half = len(marks) // 2
+    return batch * (len(marks) - half) / (marks[-1] - marks[half - 1])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ranksaga.files import cache_home, read_json, write_json
 
-__all__ = ["CachedModel", "VectorCache", "cached_models", "clear_cache"]
+__all__ = ["CachedModel", "VectorCache", "cached_models", "clear_cache", "results_home"]
 
 KEY_BYTES = 16
 FORMAT = 1
@@ -161,7 +161,14 @@ def clear_cache(root: Path | None = None) -> int:
     models = cached_models(root)
     for model in models:
         shutil.rmtree((root or _root()) / model.identity, ignore_errors=True)
+    if root is None:
+        shutil.rmtree(results_home(), ignore_errors=True)
     return sum(model.size for model in models)
+
+
+def results_home() -> Path:
+    """Folder of evaluations that ``ranksaga benchmark`` made before; cleared with the vectors."""
+    return cache_home() / "results"
 
 
 def _keys_of(texts: Sequence[str]) -> NDArray[np.uint64]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import ranksaga
 from ranksaga.compare.comparison import compare
+from ranksaga.data.dataset import Dataset
 from ranksaga.data.resolve import load
+from ranksaga.encode.cache import results_home
 from ranksaga.encode.encoder import load_encoder
+from ranksaga.encode.models import locate
 from ranksaga.errors import DataError
 from ranksaga.evaluate.benchmark import encode_dataset, rank
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
-from ranksaga.files import read_json, write_json
+from ranksaga.files import hash_file, hash_json, read_json, write_json
 from ranksaga.report.markdown import markdown_table
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.tables import results_table
@@ -40,6 +46,9 @@ def benchmark_model(
     """
     loaded = [load(name) for name in datasets]
     judged = [dataset.split(split) for dataset in loaded]
+    kept = _Kept.of(model, [split, precision, max_length])
+    if out is None and (known := kept.read(loaded)) is not None:
+        return known
     encoder = load_encoder(model, precision=precision, max_length=max_length, cached=True)
     voice = Terminal()
     found = []
@@ -50,6 +59,7 @@ def benchmark_model(
         rankings = rank(dataset, vectors, rows, 1000)
         evaluation = evaluate(rankings, dataset, split, system=model)
         found.append(evaluation)
+        kept.write(dataset, evaluation)
         if out is None:
             continue
         revision = encoder.spec.revision
@@ -107,15 +117,58 @@ def file_name(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Evaluations that were made before by the same code from the same model files, in the cache folder.
+
+    By content, never by name. A model that is no folder has no known content before it is loaded: none is kept.
+    """
+
+    key: str | None
+
+    @classmethod
+    def of(cls, model: str, settings: list[Any]) -> _Kept:
+        folder = Path(locate(model))
+        if not folder.is_dir():
+            return cls(None)
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and ".git" not in path.parts]
+        code = sorted(Path(ranksaga.__file__).parent.rglob("*.py"))
+        packages = [metadata.version(name) for name in ("torch", "sentence-transformers", "transformers")]
+        content = [[str(path.relative_to(folder)), hash_file(path)] for path in files]
+        return cls(hash_json([model, settings, content, [hash_file(path) for path in code], packages]))
+
+    def read(self, datasets: Sequence[Dataset]) -> list[Evaluation] | None:
+        """The evaluations of all these datasets, or none."""
+        files = [self._file(dataset) for dataset in datasets]
+        found = [_evaluation(read_json(file)) for file in files if file is not None and file.is_file()]
+        return found if len(found) == len(datasets) else None
+
+    def write(self, dataset: Dataset, evaluation: Evaluation) -> None:
+        """Keep one."""
+        if (file := self._file(dataset)) is not None:
+            write_json(file, evaluation_json(evaluation))
+
+    def _file(self, dataset: Dataset) -> Path | None:
+        if self.key is None:
+            return None
+        return results_home() / f"{hash_json([self.key, dataset.name, dataset.fingerprint])}.json"
+
+
 def _read(folder: Path, system: str) -> Mapping[str, Evaluation]:
     files = sorted((folder / PER_QUERY).glob("*.json"))
     if not files:
         raise DataError(f"{folder}: no per_query/*.json there; make it with: ranksaga benchmark ... --out {folder}")
-    found = {}
-    for file in files:
-        stored = read_json(file)
-        values = {metric: np.array(one, dtype=np.float64) for metric, one in stored["values"].items()}
-        found[stored["dataset"]] = Evaluation(
-            stored["dataset"], stored["split"], system, tuple(stored["query_ids"]), values, stored["out_of_fold"]
-        )
-    return found
+    found = [replace(_evaluation(read_json(file)), system=system) for file in files]
+    return {one.dataset: one for one in found}
+
+
+def _evaluation(stored: Mapping[str, Any]) -> Evaluation:
+    values = {metric: np.array(one, dtype=np.float64) for metric, one in stored["values"].items()}
+    return Evaluation(
+        stored["dataset"],
+        stored["split"],
+        stored["system"],
+        tuple(stored["query_ids"]),
+        values,
+        stored["out_of_fold"],
+    )
