@@ -3,6 +3,9 @@
 AdamW, linear warm-up and decay, gradient clipping, mixed precision. Every step is a function of
 the state before it and of (seed, step), so a killed run that is resumed from a checkpoint ends in
 the same weights as one that was not killed (bit for bit on a CPU with the same number of threads).
+
+Several processes that torch.distributed has joined train one model: each embeds its share of a batch's
+texts, and all see all vectors, so the loss is that of the whole batch however many they are.
 """
 
 from __future__ import annotations
@@ -23,12 +26,13 @@ from ranksaga.recipe import Training
 from ranksaga.train.batches import Bank, Batch, Batches
 from ranksaga.train.checkpoint import remove_checkpoints
 from ranksaga.train.distill import DistillationBatches
-from ranksaga.train.embed import Embedder
+from ranksaga.train.embed import Embedder, Pass, deal
 from ranksaga.train.journal import Journal, TrainingResult, epoch_path, read_finished, write_finished
 from ranksaga.train.losses import cross_entropy
-from ranksaga.train.merge import load_weights, save_weights
+from ranksaga.train.merge import load_weights
 from ranksaga.train.pairs import Source
 from ranksaga.train.teacher import Teacher
+from ranksaga.train.world import World
 
 if TYPE_CHECKING:
     import torch
@@ -107,14 +111,14 @@ def train(
             "weights": _weights_hash(model),
         }
     )
-    if (finished := read_finished(folder, identity)) is not None:
-        model.load_state_dict(load_weights(finished.epochs[-1]))
+    world = World()
+    if (finished := world.led(lambda: read_finished(folder, identity))) is not None:
+        model.load_state_dict(world.led(lambda: load_weights(finished.epochs[-1])))
         return finished
-    folder.mkdir(parents=True, exist_ok=True)
-    embedder = Embedder(model, prompts, max_length=length, precision=precision)
+    embedder = Embedder(model, prompts, max_length=length, precision=precision, ranks=world.size)
     with _training_mode(model, settings), ExitStack() as stack:
-        step = _Step(model, embedder, settings, total, seed)
-        journal = stack.enter_context(Journal(folder, identity, model, step.optimizer, step.scaler))
+        step = _Step(model, embedder, settings, total, seed, world)
+        journal = stack.enter_context(Journal(folder, identity, model, step.optimizer, step.scaler, world))
         for number in range(journal.position.step, total):
             epoch, place = divmod(number, batches.per_epoch)
             batch = batches.get(epoch, place)
@@ -123,22 +127,25 @@ def train(
             if progress is not None:
                 progress(**journal.report(total))
             if place + 1 == batches.per_epoch or number + 1 == total:
-                save_weights(epoch_path(folder, epoch), model.state_dict())
-                journal.checkpoint()
+                journal.end_epoch(epoch)
             elif journal.since_checkpoint >= checkpoint_seconds:
                 journal.checkpoint()
     steps = [min(batches.per_epoch, total - start) for start in range(0, total, batches.per_epoch)]
-    result = TrainingResult(
-        epochs=tuple(epoch_path(folder, epoch) for epoch in range(len(steps))),
-        losses=tuple(loss / count for loss, count in zip(journal.position.losses, steps, strict=True)),
-        steps=total,
-        pairs=journal.position.pairs,
-        seconds=journal.position.seconds,
-        capped=total < full,
-    )
-    write_finished(folder, identity, result)
-    remove_checkpoints(folder)
-    return result
+
+    def finish() -> TrainingResult:
+        result = TrainingResult(
+            epochs=tuple(epoch_path(folder, epoch) for epoch in range(len(steps))),
+            losses=tuple(loss / count for loss, count in zip(journal.position.losses, steps, strict=True)),
+            steps=total,
+            pairs=journal.position.pairs,
+            seconds=journal.position.seconds,
+            capped=total < full,
+        )
+        write_finished(folder, identity, result)
+        remove_checkpoints(folder)
+        return result
+
+    return world.led(finish)
 
 
 def _plan(
@@ -161,10 +168,17 @@ class _Step:
     """Model, loss, optimizer and loss scaler: one call is one optimizer step."""
 
     def __init__(
-        self, model: SentenceTransformer, embedder: Embedder, settings: Training, total: int, seed: int
+        self,
+        model: SentenceTransformer,
+        embedder: Embedder,
+        settings: Training,
+        total: int,
+        seed: int,
+        world: World,
     ) -> None:
         import torch
 
+        self._world = world
         self._device = model.device
         self._embedder = embedder
         self._total = total
@@ -211,31 +225,37 @@ class _Step:
     def _backward(self, number: int, batch: Batch) -> float:
         """Gradients of the batch's loss; the loss.
 
-        A large batch is embedded twice: without a graph for the gradient of the loss at the
-        vectors, then pass by pass to carry it on to the weights, so that the graph of one pass at
-        a time is in memory (GradCache, Gao et al. 2021).
+        The loss is taken of all vectors as values, and its gradient at this process's own ones is then carried on
+        to the weights. Where those are many they are embedded a second time for that, pass by pass, so that the
+        graph of one pass at a time is in memory (GradCache, Gao et al. 2021).
         """
         import torch
 
         passes = self._embedder.passes(batch.queries, batch.documents)
-        cached = sum(part.padded for part in passes) > CACHE_ABOVE["cuda" if self._device.type == "cuda" else "cpu"]
+        mine = deal(passes, self._world.rank, self._world.size)
+        kind = "cuda" if self._device.type == "cuda" else "cpu"
+        cached = sum(part.padded for _, part in mine) > CACHE_ABOVE[kind]
+        count = len(batch.queries) + len(batch.documents)
+        vectors = torch.zeros(count, self._embedder.dimension, device=self._device)
         parts = []
-        with torch.set_grad_enabled(not cached):
-            for index, part in enumerate(passes):
-                _seed_dropout(self._seed, number, index)
-                parts.append(self._embedder.forward(part))
-            order = torch.tensor([row for part in passes for row in part.rows], device=self._device)
-            vectors = torch.cat(parts)[torch.argsort(order)]
-        if cached:
-            vectors.requires_grad_()
-        loss = self._loss(vectors, number, batch)
+        for place, part in mine:
+            with torch.set_grad_enabled(not cached):
+                parts.append(self._embed(number, place, part))
+            vectors[list(part.rows)] = parts[-1].detach()
+        self._world.sum(vectors)
+        loss = self._loss(vectors.requires_grad_(), number, batch)
         torch.autograd.backward(self.scaler.scale(loss))
-        if cached:
-            assert vectors.grad is not None
-            for index, part in enumerate(passes):
-                _seed_dropout(self._seed, number, index)
-                torch.autograd.backward(self._embedder.forward(part), vectors.grad[list(part.rows)])
+        assert vectors.grad is not None
+        for (place, part), made in zip(mine, parts, strict=True):
+            again = self._embed(number, place, part) if cached else made
+            if again.requires_grad:
+                torch.autograd.backward(again, vectors.grad[list(part.rows)])
+        self._world.sum_gradients(parameter for tower in self._trained for parameter in tower)
         return float(loss.detach())
+
+    def _embed(self, number: int, place: int, part: Pass) -> torch.Tensor:
+        _seed_dropout(self._seed, number, place)
+        return self._embedder.forward(part)
 
     def _loss(self, vectors: torch.Tensor, number: int, batch: Batch) -> torch.Tensor:
         import torch
