@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.models import revision_of
+from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.files import hash_json
 
 if TYPE_CHECKING:
@@ -99,9 +99,7 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels: one copy of the weights, in the precision they are used in, on the CPU."""
-        fast = self._ready()
-        if fast.device.type != "cpu":
-            fast = copy.deepcopy(fast).to("cpu")
+        fast = on_cpu(self._ready())
         return {"model": fast, "_fast": fast, "_precision": self._precision, "_similarity": self._similarity}
 
 
