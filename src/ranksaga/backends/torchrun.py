@@ -7,6 +7,7 @@ dies, all end with a line that says which, and the same command goes on from the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -235,10 +236,8 @@ def _follow(device: str) -> None:
                     engines.append((identity, engine.to(device)))
                 _gathered(list(_own(dict(engines)[identity], batches)))
             case ("train", model, sources, settings, options):
-                try:
+                with contextlib.suppress(RankSagaError):  # rank 0 has it, too
                     train(model.to(device), sources, settings, **options)
-                except RankSagaError:
-                    pass  # rank 0 has it, too
             case _:
                 return
 
