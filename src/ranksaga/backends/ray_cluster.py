@@ -13,14 +13,14 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -32,6 +32,7 @@ from ranksaga.encode.models import on_cpu
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.recipe import Recipe, Training
 from ranksaga.run.pipeline import Outcome, run_recipe
+from ranksaga.run.team import Sharing
 from ranksaga.run.voice import Terminal
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from ranksaga.train.trainer import Progress, TrainingResult
 
 __all__ = ["Crew", "Place", "parse_place", "run_on_ray"]
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 KEPT = 2  # engines that an actor holds: one for queries, one for documents
 SENT = 8  # engines in the object store: of several pieces side by side
@@ -83,7 +81,7 @@ def run_on_ray(recipe: Recipe, folder: Path, place: Place, **options: Any) -> Ou
         return run_recipe(recipe, folder.resolve(), Terminal(), team=Crew(place.workers), **options)
 
 
-class Crew:
+class Crew(Sharing):
     """A run's team on the cluster that this process is connected to.
 
     Args:
@@ -97,7 +95,7 @@ class Crew:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = int(sum(node.get("GPU", 0) for node in nodes))
         cpus = [int(node.get("CPU", 0)) for node in nodes]
-        self.workers = workers or gpus or max(1, sum(count > 0 for count in cpus))
+        super().__init__(workers or gpus or max(1, sum(count > 0 for count in cpus)))
         fitting = [size for size in range(1, max(cpus) + 1) if sum(count // size for count in cpus) >= self.workers]
         if not fitting or (gpus and gpus < self.workers):
             raise UsageError(f"{self.workers} workers on a cluster of {sum(cpus)} CPUs and {gpus} GPUs; ask for fewer")
@@ -107,7 +105,6 @@ class Crew:
         self._lock = threading.Lock()
         self._actors: list[Any] = []
         self._sent: deque[tuple[str, Any]] = deque(maxlen=SENT)
-        self._mine = threading.local()
 
     def vectors(self, engine: Engine, batches: Sequence[Tokens]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Each batch by the next actor that is free."""
@@ -148,7 +145,7 @@ class Crew:
             train_loop_config={"lesson": [lesson], "desk": desk, "threads": self._threads},
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if self._gpu else "gloo", timeout_s=24 * 3600),
             scaling_config=ScalingConfig(
-                num_workers=self._share,
+                num_workers=self.share,
                 use_gpu=self._gpu,
                 resources_per_worker={"CPU": 1, "GPU": TRAINING} if self._gpu else {"CPU": self._threads},
                 placement_strategy="SPREAD",
@@ -157,48 +154,15 @@ class Crew:
                 name="train", storage_path=str(scratch), failure_config=FailureConfig(max_failures=RETRIES)
             ),
         )
-        # In a thread: it would take the interrupt key for itself, and progress is told meanwhile.
-        with ThreadPoolExecutor(1) as beside:
-            fitting = beside.submit(trainer.fit)
-            seen = 0
-            while True:
-                wait_for([fitting], timeout=1.0)
-                report = ray.get(desk.read.remote())
-                if progress is not None and report and report["step"] > seen:
-                    progress(**report)
-                    seen = report["step"]
-                if fitting.done():
-                    break
         try:
-            fitting.result()
+            outcome = _followed(trainer.fit, desk, progress)
         except ray.train.TrainingFailedError as error:
             raise BackendError(
                 f"training failed on Ray more than {RETRIES} times ({_first(error)}); "
                 "the same command goes on from the last checkpoint"
             ) from None
-        result = ray.get(desk.outcome.remote())
         shutil.rmtree(scratch, ignore_errors=True)
-        return _checked(result, Path(options["folder"]))
-
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Side by side, the workers of this piece of the run divided among them."""
-        todo = list(items)
-        width = min(self._share, len(todo))
-        if width < 2:
-            return [function(item) for item in todo]
-        share = self._share // width
-
-        def with_its_share(item: T) -> R:
-            self._mine.share = share
-            return function(item)
-
-        with ThreadPoolExecutor(width) as threads:
-            return list(threads.map(with_its_share, todo))
-
-    @property
-    def _share(self) -> int:
-        """Workers that the piece of the run in this thread may use for training."""
-        return int(getattr(self._mine, "share", self.workers))
+        return _checked(outcome, Path(options["folder"]))
 
     def _pool(self) -> list[Any]:
         """The actors that encode, made when first needed."""
@@ -240,27 +204,23 @@ class Actor:
 
 
 class Desk:
-    """Where a training's rank 0 reports."""
+    """Where a training's rank 0 reports its last step and, when it is over, what came of it."""
 
     def __init__(self) -> None:
         self._report: dict[str, Any] = {}
         self._outcome: Any = None
 
     def tell(self, report: dict[str, Any]) -> None:
-        """The last step."""
+        """A step is done."""
         self._report = report
 
-    def read(self) -> dict[str, Any]:
-        """The last step that was reported; empty before."""
-        return self._report
-
     def close(self, outcome: Any) -> None:
-        """The training's result, or message and exit code of what the user has to mend."""
+        """It is over: the result, or message and exit code of what the user has to mend."""
         self._outcome = outcome
 
-    def outcome(self) -> Any:
-        """What it was closed with."""
-        return self._outcome
+    def read(self) -> tuple[dict[str, Any], Any]:
+        """Report and outcome, as far as there are any."""
+        return self._report, self._outcome
 
 
 def _fit(config: dict[str, Any]) -> None:
@@ -287,6 +247,22 @@ def _fit(config: dict[str, Any]) -> None:
         outcome = (str(error), error.exit_code)
     if leads:
         ray.get(desk.close.remote(outcome))
+
+
+def _followed(fit: Callable[[], Any], desk: Any, progress: Progress | None) -> Any:
+    """Fit and tell of the steps meanwhile; in a thread, for it would take the interrupt key for itself."""
+    beside = ThreadPoolExecutor(1)
+    fitting = beside.submit(fit)
+    beside.shutdown(wait=False)
+    seen = 0
+    while not fitting.done():
+        wait_for([fitting], timeout=1.0)
+        report, _ = ray.get(desk.read.remote())
+        if progress is not None and report and report["step"] > seen:
+            progress(**report)
+            seen = report["step"]
+    fitting.result()
+    return ray.get(desk.read.remote())[1]
 
 
 def _checked(outcome: Any, folder: Path) -> TrainingResult:

@@ -6,7 +6,9 @@ identity know nothing of it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ranksaga.encode.engine import Here, Workers
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from ranksaga.recipe import Training
     from ranksaga.train.trainer import Progress, TrainingResult
 
-__all__ = ["Alone", "Team"]
+__all__ = ["Alone", "Sharing", "Team"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,3 +65,34 @@ class Alone(Here):
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """One after the other."""
         return [function(item) for item in items]
+
+
+class Sharing:
+    """Workers that are divided among pieces which are done side by side, and among the pieces of those."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._mine = threading.local()
+
+    @property
+    def share(self) -> int:
+        """How many of the workers the piece in this thread may use at once; at least 1."""
+        return int(getattr(self._mine, "share", self.workers))
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """As many side by side as there are workers."""
+        todo = list(items)
+        width = min(self.share, len(todo))
+        if width < 2:
+            return [function(item) for item in todo]
+        share = self.share // width
+
+        def with_its_share(item: T) -> R:
+            self._mine.share = share
+            return function(item)
+
+        threads = ThreadPoolExecutor(width)
+        try:
+            return list(threads.map(with_its_share, todo))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)  # an error or an interrupt need not wait for the others
