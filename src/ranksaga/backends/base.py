@@ -29,11 +29,11 @@ def launch(
     """Execute a recipe.
 
     Raises:
-        UsageError: the place is unknown, or is not available in this version.
+        UsageError: the place is unknown, or a package it needs is not installed.
     """
     place = on.split(":")[0]
     if place not in ("local", "torchrun", "ray", "modal"):
-        raise UsageError(f"--on {on}: expected local, torchrun:N, ray[:ADDRESS] or modal[:GPU]")
+        raise UsageError(f"--on {on}: expected local, torchrun:N, ray[:N|:ADDRESS] or modal[:GPU]")
     if place == "modal":
         return _on_modal(recipe, folder, on.partition(":")[2], detach=detach, start=start, stop=stop, fresh=fresh)
     if detach:

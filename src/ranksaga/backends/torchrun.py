@@ -54,7 +54,7 @@ def parse_count(text: str) -> int:
         UsageError: it is no number above 0.
     """
     if not text.isdecimal() or int(text) == 0:
-        raise UsageError(f"--on torchrun:{text}: expected the number of processes, as in --on torchrun:2")
+        raise UsageError(f"--on torchrun{text and f':{text}'}: expected the number of processes, as in --on torchrun:2")
     return int(text)
 
 
