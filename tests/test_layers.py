@@ -48,7 +48,7 @@ def test_every_module_is_on_a_level() -> None:
 
 
 def test_the_command_line_starts_without_heavy_imports() -> None:
-    heavy = "('torch', 'transformers', 'matplotlib', 'scipy', 'modal')"
+    heavy = "('torch', 'transformers', 'matplotlib', 'scipy', 'modal', 'ray')"
     code = f"import sys, ranksaga.cli; print([name for name in {heavy} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -55,7 +55,7 @@ def run(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe file (YAML); none: the offline quickstart.")] = None,
     out: Out = Path("runs"),
     on: Annotated[
-        str, typer.Option("--on", metavar="WHERE", help="local | torchrun:N | ray[:ADDRESS] | modal[:GPU]")
+        str, typer.Option("--on", metavar="WHERE", help="local | torchrun:N | ray[:N|:ADDRESS] | modal[:GPU]")
     ] = "local",
     detach: Annotated[
         bool, typer.Option("--detach", help="Return at once; the run goes on where it is (modal).")

@@ -7,18 +7,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from ranksaga.backends.base import launch
+from ranksaga.errors import UsageError
 from ranksaga.recipe import load_recipe
 
 STUDY = Path(__file__).parents[2] / "benchmarking"
-WITHOUT_MODAL = "import sys; sys.modules['modal'] = None; "
 
 
-def test_without_modal_there_is_one_line_that_says_how_to_install_it(tmp_path: Path) -> None:
-    code = WITHOUT_MODAL + "sys.argv = ['ranksaga', 'run', '--on', 'modal']; import ranksaga.cli; ranksaga.cli.main()"
+@pytest.mark.parametrize("package", ["modal", "ray"])
+def test_without_its_package_there_is_one_line_that_says_how_to_install_it(package: str, tmp_path: Path) -> None:
+    without = f"import sys; sys.modules['{package}'] = None; "
+    code = without + f"sys.argv = ['ranksaga', 'run', '--on', '{package}']; import ranksaga.cli; ranksaga.cli.main()"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert shown.returncode == 2
     assert len(shown.stderr.strip().splitlines()) == 1
-    assert 'pip install "ranksaga[modal]"' in shown.stderr
+    assert f'pip install "ranksaga[{package}]"' in shown.stderr
+
+
+@pytest.mark.parametrize("place", ["nowhere", "torchrun", "torchrun:0", "ray:0"])
+def test_a_place_that_is_none_is_a_usage_error(place: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--on {place}"):
+        launch(load_recipe(None), tmp_path, on=place)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_workflow_script_gives_the_studys_commands_in_order(tmp_path: Path) -> None:

@@ -66,4 +66,4 @@ def test_minilm_is_fused_and_its_vectors_stay() -> None:
     half, full = (load_encoder("minilm", precision=precision) for precision in ("bf16", "fp32"))
     cosine = (half.encode_documents(texts) * full.encode_documents(texts)).sum(axis=1)
     np.testing.assert_array_less(0.9995, cosine)
-    assert isinstance(half._query._ready(), FusedTransformer)
+    assert isinstance(half._query._engine._ready(), FusedTransformer)

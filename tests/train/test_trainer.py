@@ -13,12 +13,12 @@ import torch
 
 from ranksaga.errors import StageError
 from ranksaga.recipe import PRESETS, Training
-from ranksaga.train import trainer
 from ranksaga.train.batches import Batches
 from ranksaga.train.embed import Embedder
 from ranksaga.train.merge import load_weights
 from ranksaga.train.pairs import TrainingLists, TrainingPairs
-from ranksaga.train.trainer import TrainingResult, learning_rate, train
+from ranksaga.train.step import learning_rate
+from ranksaga.train.trainer import TrainingResult, train
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -171,7 +171,7 @@ def test_gradient_caching_changes_memory_and_not_the_gradient(
     plain, cached = tiny(), tiny()
     settings = small.settings(max_steps=4)  # with dropout: the second pass must draw the same
     run(plain, small.word_pairs(), settings, tmp_path / "plain")
-    monkeypatch.setattr(trainer, "CACHE_ABOVE", {"cpu": 0})
+    monkeypatch.setattr("ranksaga.train.step.CACHE_ABOVE", {"cpu": 0})
     run(cached, small.word_pairs(), settings, tmp_path / "cached")
     for mine, other in zip(lines(tmp_path / "plain"), lines(tmp_path / "cached"), strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)

@@ -1,6 +1,9 @@
 """A tiny random BERT and a small training run; also a program, so that a test can kill it.
 
-python tiny_training.py MODEL_FOLDER RUN_FOLDER SECONDS_PER_STEP
+python tiny_training.py MODEL_FOLDER RUN_FOLDER SECONDS_PER_STEP [RANK RANKS]
+
+With a rank, so many processes train together; their batches are cut into several passes, and the others than rank 0
+leave their last weights beside the run's folder.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from ranksaga.recipe import Training
+from ranksaga.train.merge import save_weights
 from ranksaga.train.pairs import TrainingPairs
 from ranksaga.train.trainer import TrainingResult, train
 
+PASS_TOKENS = 60
 WORDS = [f"word{number}" for number in range(60)]
 
 
@@ -68,13 +73,21 @@ def settings(**changes: Any) -> Training:
 
 def run_small(model_folder: Path, folder: Path, pause: float = 0.0, checkpoint_seconds: float = 0.0) -> TrainingResult:
     """The run that is killed and resumed: 15 steps, a checkpoint after each."""
+    return fit_small(load(model_folder), folder, pause, checkpoint_seconds)
+
+
+def load(model_folder: Path) -> Any:
     from sentence_transformers import SentenceTransformer
 
+    return SentenceTransformer(str(model_folder), device="cpu")
+
+
+def fit_small(model: Any, folder: Path, pause: float = 0.0, checkpoint_seconds: float = 0.0) -> TrainingResult:
     def wait(**_: Any) -> None:
         time.sleep(pause)
 
     return train(
-        SentenceTransformer(str(model_folder), device="cpu"),
+        model,
         [word_pairs()],
         settings(),
         query_prompt="query: ",
@@ -92,4 +105,19 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    run_small(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    target = Path(sys.argv[2])
+    if len(sys.argv) < 5:
+        run_small(Path(sys.argv[1]), target, float(sys.argv[3]))
+    else:
+        from ranksaga.train import embed
+
+        rank, ranks = int(sys.argv[4]), int(sys.argv[5])
+        embed.TOKEN_BUDGET["cpu"] = PASS_TOKENS
+        meeting = target.with_name(f"{target.name}.meeting")
+        torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
+        if rank:  # as on another machine: nothing of rank 0's files is there
+            target = target.with_name(f"{target.name}.rank-{rank}")
+        model = load(Path(sys.argv[1]))
+        fit_small(model, target, float(sys.argv[3]))
+        if rank:
+            save_weights(target.with_suffix(".safetensors"), model.state_dict())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ranksaga.errors import UsageError
 from ranksaga.recipe import Recipe
-from ranksaga.run.pipeline import Outcome, run_recipe
+from ranksaga.run.pipeline import Outcome, finished, run_recipe
 from ranksaga.run.voice import Terminal
 
 __all__ = ["collect", "launch"]
@@ -27,18 +29,23 @@ def launch(
     """Execute a recipe.
 
     Raises:
-        UsageError: the place is unknown, or is not available in this version.
+        UsageError: the place is unknown, or a package it needs is not installed.
     """
     place = on.split(":")[0]
     if place not in ("local", "torchrun", "ray", "modal"):
-        raise UsageError(f"--on {on}: expected local, torchrun:N, ray[:ADDRESS] or modal[:GPU]")
+        raise UsageError(f"--on {on}: expected local, torchrun:N, ray[:N|:ADDRESS] or modal[:GPU]")
     if place == "modal":
         return _on_modal(recipe, folder, on.partition(":")[2], detach=detach, start=start, stop=stop, fresh=fresh)
-    if place != "local":
-        raise UsageError(f"--on {on}: this version runs on local and modal; leave --on out")
     if detach:
-        raise UsageError("--detach: a local run ends with its terminal; use your shell (nohup ... &), or --on modal")
-    return run_recipe(recipe, folder, Terminal(), start=start, stop=stop, fresh=fresh)
+        raise UsageError("--detach: this run ends with its terminal; use your shell (nohup ... &), or --on modal")
+    if place == "local":
+        return run_recipe(recipe, folder, Terminal(), start=start, stop=stop, fresh=fresh)
+    run = _on_torchrun if place == "torchrun" else _on_ray
+    execute = run(on.partition(":")[2])
+    # Before anything is started: there may be nothing to do.
+    if not fresh and start is None and stop is None and (done := finished(recipe, folder)) is not None:
+        return done
+    return execute(recipe, folder, start=start, stop=stop, fresh=fresh)
 
 
 def collect(run: str, folder: Path) -> None:
@@ -58,6 +65,20 @@ def _on_modal(recipe: Recipe, folder: Path, gpu: str, **options: Any) -> Outcome
     from ranksaga.backends.modal_cloud import GPU, parse_gpu, run_on_modal
 
     return run_on_modal(recipe, folder, gpu=parse_gpu(gpu or GPU), **options)
+
+
+def _on_torchrun(where: str) -> Callable[..., Outcome]:
+    from ranksaga.backends.torchrun import parse_count, run_on_torchrun
+
+    return partial(run_on_torchrun, count=parse_count(where))
+
+
+def _on_ray(where: str) -> Callable[..., Outcome]:
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError('the package ray is not installed, which Ray needs; install: pip install "ranksaga[ray]"')
+    from ranksaga.backends.ray_cluster import parse_place, run_on_ray
+
+    return partial(run_on_ray, place=parse_place(where))
 
 
 def _needs_modal() -> None:

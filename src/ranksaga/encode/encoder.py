@@ -1,24 +1,22 @@
 """Encoder: model + prompts + max length + precision. Texts in, unit vectors out.
 
 Texts are tokenised once, sorted by length and batched by a budget of tokens, so that
-almost no padding is computed. The transformer runs in the encoder's precision; pooling
-and normalisation always run in float32, which costs nothing and keeps scores exact.
+almost no padding is computed.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.cache import VectorCache
-from ranksaga.encode.fused import FusedTransformer, fuse
+from ranksaga.encode.engine import Engine, Here, Workers
 from ranksaga.encode.models import load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
@@ -26,7 +24,6 @@ from ranksaga.encode.towers import towers
 from ranksaga.files import hash_json
 
 if TYPE_CHECKING:
-    import torch
     from sentence_transformers import SentenceTransformer
 
 __all__ = ["Encoder", "EncoderSpec", "load_encoder"]
@@ -39,7 +36,7 @@ FORMAT = 1
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 131072}
 TOKENIZE_CHUNK = 4096
 # Texts between two writes to the cache: what a killed process computes again at most.
-CACHE_CHUNK = 2048
+CACHE_CHUNK = {"cpu": 2048, "cuda": 32768}
 
 
 @dataclass(frozen=True)
@@ -66,19 +63,23 @@ class Encoder:
 
     ``model`` stays in float32: it is what training starts from and what is saved. A copy of its
     transformers in the encoder's precision does the encoding. With ``cached`` every vector is kept
-    on disk, and none is computed twice, whichever run asks for it.
+    on disk, and none is computed twice, whichever run asks for it. ``workers`` compute the vectors.
     """
 
-    def __init__(self, model: SentenceTransformer, spec: EncoderSpec, *, cached: bool = False) -> None:
+    def __init__(
+        self, model: SentenceTransformer, spec: EncoderSpec, *, cached: bool = False, workers: Workers | None = None
+    ) -> None:
         self.model = model
         self.spec = spec
         self._cached = cached
+        self._workers = workers = workers or Here()
         query, document = towers(model)
-        self._query = Tower(query, spec, spec.prompts.query, cached)
-        shared = document is query and spec.prompts.query == spec.prompts.document
-        self._document = self._query if shared else Tower(document, spec, spec.prompts.document, cached)
-        if document is query and not shared:
-            self._document.share_copy_of(self._query)
+        engine = Engine(query, spec.precision, spec.similarity)
+        self._query = self._document = Tower(engine, spec, spec.prompts.query, cached, workers)
+        if document is not query:
+            engine = Engine(document, spec.precision, spec.similarity)
+        if document is not query or spec.prompts.document != spec.prompts.query:
+            self._document = Tower(engine, spec, spec.prompts.document, cached, workers)
 
     @property
     def device(self) -> str:
@@ -105,30 +106,26 @@ class Encoder:
     def with_model(self, model: SentenceTransformer) -> Encoder:
         """The same settings around other weights."""
         spec = EncoderSpec(**{**self.spec.__dict__, "revision": revision_of(model)})
-        return Encoder(model, spec, cached=self._cached)
+        return Encoder(model, spec, cached=self._cached, workers=self._workers)
 
 
 class Tower:
     """What queries go through, or documents: one model, one prompt."""
 
-    def __init__(self, model: SentenceTransformer, spec: EncoderSpec, prompt: str, cached: bool) -> None:
-        self._model = model
+    def __init__(self, engine: Engine, spec: EncoderSpec, prompt: str, cached: bool, workers: Workers) -> None:
+        self._engine = engine
         self._spec = spec
         self._prompt = prompt
         self._cached = cached
-        self._copies: list[FusedTransformer | torch.nn.Module] = []
+        self._workers = workers
 
     @cached_property
     def identity(self) -> str:
         """16 hex digits of all that changes a vector but the text."""
         spec = self._spec
         return hash_json(
-            [FORMAT, revision_of(self._model), self._prompt, spec.max_length, spec.precision, spec.similarity]
+            [FORMAT, self._engine.revision, self._prompt, spec.max_length, spec.precision, spec.similarity]
         )
-
-    def share_copy_of(self, other: Tower) -> None:
-        """Use the other's copy in the encoder's precision, where both have the same model."""
-        self._copies = other._copies
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
         """Vectors (n, d) float32."""
@@ -149,9 +146,10 @@ class Tower:
             progress(len(known))
         # Long texts first, as within a batch: the time that is left is then never underestimated.
         missing = missing[np.argsort([-len(texts[row]) for row in missing], kind="stable")]
+        size = CACHE_CHUNK[self._kind]
         new = []
-        for start in range(0, len(missing), CACHE_CHUNK):
-            chunk = [texts[row] for row in missing[start : start + CACHE_CHUNK]]
+        for start in range(0, len(missing), size):
+            chunk = [texts[row] for row in missing[start : start + size]]
             new.append(self._compute(chunk, progress))
             cache.add(chunk, new[-1])
         parts = [part for part in (found, *new) if part is not None]
@@ -162,10 +160,6 @@ class Tower:
         return vectors
 
     def _compute(self, texts: Sequence[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
-        import torch
-
-        self._model.eval()
-        transformer = self._ready()
         plain = [f"{self._prompt}{text}" for text in texts]
         tokens = [
             row
@@ -173,73 +167,27 @@ class Tower:
             for row in self._tokenize(plain[start : start + TOKENIZE_CHUNK])
         ]
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
-        budget = TOKEN_BUDGET["cpu" if self._model.device.type == "cpu" else "cuda"]
+        cuts = _batches([len(tokens[row]) for row in order], TOKEN_BUDGET[self._kind])
+        batches = [[tokens[row] for row in order[start:stop]] for start, stop in cuts]
         vectors: NDArray[np.float32] | None = None
-        done = 0
-        with torch.inference_mode():
-            for batch in _batches([len(tokens[row]) for row in order], budget):
-                rows = order[batch[0] : batch[1]]
-                output = self._forward(transformer, [tokens[row] for row in rows]).cpu().numpy()
-                if vectors is None:
-                    vectors = np.empty((len(texts), output.shape[1]), dtype=np.float32)
-                vectors[rows] = output
-                done += len(rows)
-                if progress is not None:
-                    progress(len(rows))
-        if vectors is None:
-            return np.empty((0, int(self._model.get_embedding_dimension() or 0)), dtype=np.float32)
-        return vectors
+        for place, output in self._workers.vectors(self._engine, batches):
+            if vectors is None:
+                vectors = np.empty((len(texts), output.shape[1]), dtype=np.float32)
+            vectors[order[slice(*cuts[place])]] = output
+            if progress is not None:
+                progress(len(output))
+        return np.empty((0, self._engine.dimension), dtype=np.float32) if vectors is None else vectors
+
+    @property
+    def _kind(self) -> str:
+        """The kind of device that computes, as the budgets name it."""
+        return "cpu" if (self._workers.device or self._engine.model.device.type) == "cpu" else "cuda"
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        encoded = self._model.tokenizer(
+        encoded = self._engine.model.tokenizer(
             texts, truncation=True, max_length=self._spec.max_length, padding=False, return_attention_mask=False
         )
         return list(encoded["input_ids"])
-
-    def _forward(self, transformer: FusedTransformer | torch.nn.Module, tokens: list[list[int]]) -> torch.Tensor:
-        """Sentence vectors (n, d) of one batch of token rows."""
-        import torch
-
-        longest = max(map(len, tokens))
-        pad = self._model.tokenizer.pad_token_id or 0
-        ids = torch.full((len(tokens), longest), pad, dtype=torch.long)
-        mask = torch.zeros((len(tokens), longest), dtype=torch.long)
-        left = self._model.tokenizer.padding_side == "left"
-        for row, values in enumerate(tokens):
-            place = slice(longest - len(values), None) if left else slice(0, len(values))
-            ids[row, place] = torch.tensor(values)
-            mask[row, place] = 1
-        features: dict[str, Any] = {
-            "input_ids": ids.to(self._model.device),
-            "attention_mask": mask.to(self._model.device),
-        }
-        if isinstance(transformer, FusedTransformer):
-            features["token_embeddings"] = transformer(ids, mask)
-        else:
-            features = transformer(features)
-        features["token_embeddings"] = features["token_embeddings"].float()
-        for module in list(self._model)[1:]:
-            features = module(features)
-        vectors: torch.Tensor = features["sentence_embedding"].float()
-        return torch.nn.functional.normalize(vectors, dim=1) if self._spec.similarity == "cosine" else vectors
-
-    def _ready(self) -> FusedTransformer | torch.nn.Module:
-        """The transformer in the encoder's precision, made once."""
-        first: torch.nn.Module = self._model[0]
-        if self._spec.precision == "fp32":
-            return first
-        if not self._copies:
-            import torch
-
-            fusible = (
-                self._spec.precision == "bf16"
-                and self._model.device.type == "cpu"
-                and self._model.tokenizer.padding_side == "right"
-            )
-            fused = fuse(first) if fusible else None
-            kind = torch.bfloat16 if self._spec.precision == "bf16" else torch.float16
-            self._copies.append(fused or copy.deepcopy(first).to(kind))
-        return self._copies[0]
 
 
 def load_encoder(
@@ -253,8 +201,11 @@ def load_encoder(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     cached: bool = False,
+    workers: Workers | None = None,
 ) -> Encoder:
-    """Load a model and settle its prompts, length and precision; ``cached`` keeps its vectors on disk.
+    """Load a model and settle its prompts, length and precision.
+
+    ``cached`` keeps its vectors on disk; ``workers`` compute them, by default this process.
 
     Raises:
         ModelError: see :func:`ranksaga.encode.models.load_model`.
@@ -275,7 +226,7 @@ def load_encoder(
         similarity="dot" if model.similarity_fn_name == "dot" else "cosine",
     )
     logger.info("%s: %s", name, spec)
-    return Encoder(model, spec, cached=cached)
+    return Encoder(model, spec, cached=cached, workers=workers)
 
 
 def _batches(lengths: list[int], budget: int) -> list[tuple[int, int]]:

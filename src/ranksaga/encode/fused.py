@@ -53,8 +53,9 @@ class FusedTransformer:
         self._first = config.pad_token_id + 1 if config.model_type != "bert" else 0
         table = model.embeddings
         self._words = table.word_embeddings.weight.detach().to(kind)
-        places = table.position_embeddings.weight + table.token_type_embeddings.weight[0]
-        self._places = places.detach().to(kind)
+        # Rounded before they are added: weights that came here in bf16 give the same sum.
+        places = (table.position_embeddings.weight, table.token_type_embeddings.weight[0])
+        self._places = places[0].detach().to(kind) + places[1].detach().to(kind)
         self._norm = _norm(table.LayerNorm)
         self._layers = [_layer(layer) for layer in model.encoder.layer]
 

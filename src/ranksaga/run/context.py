@@ -15,6 +15,7 @@ from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.towers import in_two_towers
 from ranksaga.recipe import Recipe, Training
 from ranksaga.run.store import Store
+from ranksaga.run.team import Alone, Team
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -48,10 +49,11 @@ class Subject:
 class Context:
     """Loads datasets and the base model once, when first asked for."""
 
-    def __init__(self, recipe: Recipe, store: Store, voice: Voice) -> None:
+    def __init__(self, recipe: Recipe, store: Store, voice: Voice, team: Team | None = None) -> None:
         self.recipe = recipe
         self.store = store
         self.voice = voice
+        self.team = team or Alone()
 
     @cached_property
     def subjects(self) -> tuple[Subject, ...]:
@@ -72,6 +74,7 @@ class Context:
             trust_remote_code=recipe.trust_remote_code,
             allow_pickle=recipe.allow_pickle,
             cached=True,
+            workers=self.team,
         )
 
     def fresh_model(self, settings: Training) -> SentenceTransformer:

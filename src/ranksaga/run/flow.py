@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset, Qrels
-from ranksaga.encode.encoder import Encoder
 from ranksaga.errors import StageError
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
@@ -52,14 +51,15 @@ def execute(context: Context, folder: Path, stop: str | None) -> Result | None:
     if not runs_to(stop, "baseline"):
         return None
     context.voice.say(_introduction(context))
-    bases = {subject.name: baseline(context, subject) for subject in context.subjects}
-    words = {subject.name: lexical(context, subject) for subject in context.subjects}
+    names = [subject.name for subject in context.subjects]
+    bases = dict(zip(names, context.team.map(partial(baseline, context), context.subjects), strict=True))
+    words = dict(zip(names, context.team.map(partial(lexical, context), context.subjects), strict=True))
     if not runs_to(stop, "pairs"):
         return None
     plan = make_plan(context, bases)
     if not runs_to(stop, "train"):
         return None
-    models = [_model(context, preset, plan, bases, words, stop) for preset in context.recipe.presets]
+    models = context.team.map(lambda preset: _model(context, preset, plan, bases, words, stop), context.recipe.presets)
     if not runs_to(stop, "optimized"):
         return None
     systems = [_baseline_system(context, plan, bases, words)]
@@ -99,23 +99,30 @@ def _model(
     settings = context.recipe.training[preset]
     if settings.search and runs_to(stop, "select"):
         settings = _searched(context, preset, plan, bases, words)
-    trained: dict[str, Entry] = {}
-    selected: dict[str, Entry] = {}
-    for view in plan.views:
-        training = plan.training(view, settings)
-        if not training or (view.name != SHIPPED and settings.splits == "train"):
-            continue
-        lesson = Lesson(preset, settings, view.name, training, bases)
-        trained[view.name] = train(context, lesson)
-        if runs_to(stop, "select"):
-            sets = _dev_sets(context, settings, view, bases, words)
-            selected[view.name] = select(context, lesson, trained[view.name], sets)
-    if not trained:
+
+    def learn(view: View) -> tuple[Entry, Entry | None]:
+        lesson = Lesson(preset, settings, view.name, plan.training(view, settings), bases)
+        trained = train(context, lesson)
+        if not runs_to(stop, "select"):
+            return trained, None
+        return trained, select(context, lesson, trained, _dev_sets(context, settings, view, bases, words))
+
+    views = [
+        view
+        for view in plan.views
+        if plan.training(view, settings) and (view.name == SHIPPED or settings.splits != "train")
+    ]
+    if not views:
         raise StageError(
             f"{preset}: no query is left to train on ({', '.join(context.recipe.datasets)}); "
             "add a train split, or see stages/pairs for what the leakage audit dropped"
         )
-    return Model(preset, trained, selected)
+    found = {view.name: entries for view, entries in zip(views, context.team.map(learn, views), strict=True)}
+    return Model(
+        preset,
+        {name: trained for name, (trained, _) in found.items()},
+        {name: selected for name, (_, selected) in found.items() if selected is not None},
+    )
 
 
 def _searched(
@@ -128,15 +135,17 @@ def _searched(
     settings = context.recipe.training[preset]
     view = plan.view(SHIPPED)
     sets = [one for one in _dev_sets(context, settings, view, bases, words) if one.name not in plan.cross_fitted]
-    best, most = settings, -np.inf
-    for trial in trials(settings, context.recipe.seed):
+
+    def gain_of(trial: Training) -> float:
         lesson = Lesson(preset, trial, SHIPPED, plan.training(view, trial), bases)
         choice = read_choice(select(context, lesson, train(context, lesson), sets))
         gain = choice.gain({one.name for one in sets if one.role == "trained"})
         context.voice.say(f"  {preset}: {trial.learning_rate:g}, {trial.epochs} epochs: {100 * gain:+.2f}% on dev")
-        if gain > most:
-            best, most = trial, gain
-    return best
+        return gain
+
+    tried = trials(settings, context.recipe.seed)
+    gains = context.team.map(gain_of, tried)
+    return tried[int(np.argmax(gains))]  # of equals the first
 
 
 def _dev_sets(
@@ -198,15 +207,21 @@ def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, E
     values: list[Evaluation] = []
     mixed: list[Evaluation] = []
     blends: dict[str, tuple[Blend, ...]] = {}
-    encoders: dict[str, Encoder] = {}
+    pieces = [(one, view) for one in context.subjects for view in plan.scoring_views(one.name, tuple(model.selected))]
+    encoders = {
+        view: chosen_encoder(context, model.preset, model.selected[view])
+        for view in dict.fromkeys(view for _, view in pieces)
+    }
+
+    def score(piece: tuple[Subject, str]) -> Entry:
+        subject, view = piece
+        rows = plan.rows_to_rank(subject.name, view)
+        label = f"{model.preset} {subject.name}" + ("" if view == "shipped" else f" {view}")
+        return measure(context, "optimized", label, encoders[view], subject.dataset, rows)
+
+    scored = list(zip(pieces, context.team.map(score, pieces), strict=True))
     for subject in context.subjects:
-        entries: dict[str, Entry] = {}
-        for view in plan.scoring_views(subject.name, tuple(model.selected)):
-            if view not in encoders:
-                encoders[view] = chosen_encoder(context, model.preset, model.selected[view])
-            rows = plan.rows_to_rank(subject.name, view)
-            label = f"{model.preset} {subject.name}" + ("" if view == "shipped" else f" {view}")
-            entries[view] = measure(context, "optimized", label, encoders[view], subject.dataset, rows)
+        entries = {view: entry for (one, view), entry in scored if one is subject}
         parts[subject.name] = _pooled(plan, subject.name, entries)
         out_of_fold = len(entries) > 1
         values.append(_evaluated(subject, plan, parts[subject.name], model.preset, out_of_fold=out_of_fold))

@@ -103,12 +103,10 @@ def train(context: Context, lesson: Lesson) -> Entry:
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        from ranksaga.train.trainer import train as fit
-
         sources = _sources(context, lesson, settings)
         label = f"train {lesson.preset} {lesson.view}"
         with _bar(context, label) as progress:
-            result = fit(
+            result = context.team.train(
                 context.fresh_model(settings),
                 sources,
                 settings,

@@ -19,8 +19,9 @@ from ranksaga.run.context import Context, Voice
 from ranksaga.run.stages import STAGES, check_stages, runs_to
 from ranksaga.run.stamp import stamp
 from ranksaga.run.store import Store
+from ranksaga.run.team import Team
 
-__all__ = ["Outcome", "run_recipe"]
+__all__ = ["Outcome", "finished", "run_recipe"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def run_recipe(
     start: str | None = None,
     stop: str | None = None,
     fresh: bool = False,
+    team: Team | None = None,
 ) -> Outcome:
     """Run a recipe in a folder, doing only what is not done.
 
@@ -64,21 +66,22 @@ def run_recipe(
         start: do this stage and all later ones again.
         stop: end after this stage.
         fresh: do everything again.
+        team: does the work; none: this process.
 
     Raises:
         RankSagaError: with a message for the user.
     """
     check_stages(start, stop)
     began = time.perf_counter()
-    state = stamp(recipe)
-    if not fresh and start is None and stop is None and (done := _finished(folder, state)) is not None:
+    if not fresh and start is None and stop is None and (done := finished(recipe, folder)) is not None:
         return done
     if fresh:
         shutil.rmtree(folder / "stages", ignore_errors=True)
     for stage in STAGES[STAGES.index(start) :] if start else ():
         shutil.rmtree(folder / "stages" / stage, ignore_errors=True)
+    state = stamp(recipe)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    context = Context(recipe, Store(folder, on_start=voice.stage), voice)
+    context = Context(recipe, Store(folder, on_start=voice.stage), voice, team)
     from ranksaga.run.flow import execute
 
     result = execute(context, folder, stop)
@@ -94,12 +97,13 @@ def run_recipe(
     return Outcome(folder, stop or STAGES[-1], False, seconds, result.table, result.summary)
 
 
-def _finished(folder: Path, state: Mapping[str, Any]) -> Outcome | None:
+def finished(recipe: Recipe, folder: Path) -> Outcome | None:
+    """The outcome of a run that is complete and up to date; answered without loading data or torch."""
     marker = folder / "stages" / "finished.json"
     files = ("run.json", "report.html", "comparison_report.md", "comparison_table.csv", "model/modules.json")
     if not marker.is_file() or not all((folder / name).is_file() for name in files):
         return None
-    if read_json(marker) != state:
+    if read_json(marker) != stamp(recipe):
         return None
     record = read_json(folder / "run.json")
     return Outcome(folder, STAGES[-1], True, 0.0, record["table"], record["summary"])

@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ranksaga.files import hash_json, read_json, write_json
@@ -73,6 +75,7 @@ class Store:
     fresh: bool = False
     on_start: Callable[[str, str, bool], None] | None = None
     timings: list[Timing] = field(default_factory=list)
+    _locks: defaultdict[Path, Lock] = field(default_factory=lambda: defaultdict(Lock))
 
     def entry(self, stage: str, label: str, inputs: dict[str, Any]) -> Entry:
         """The place for work with these inputs; nothing is created."""
@@ -82,11 +85,16 @@ class Store:
     def work(self, stage: str, label: str, inputs: dict[str, Any], function: Callable[[Path], dict[str, Any]]) -> Entry:
         """Do the work unless it is done: ``function(folder)`` writes outputs and returns a JSON summary."""
         entry = self.entry(stage, label, inputs)
+        # Pieces that are done side by side may be the same one: the second then finds it done.
+        with self._locks[entry.folder]:
+            return self._do(entry, inputs, function)
+
+    def _do(self, entry: Entry, inputs: dict[str, Any], function: Callable[[Path], dict[str, Any]]) -> Entry:
         reuse = entry.done and not self.fresh
         if self.on_start is not None:
-            self.on_start(stage, label, reuse)
+            self.on_start(entry.stage, entry.label, reuse)
         if reuse:
-            self.timings.append(Timing(stage, label, entry.seconds, True))
+            self.timings.append(Timing(entry.stage, entry.label, entry.seconds, True))
             return entry
         if self.fresh:
             shutil.rmtree(entry.folder, ignore_errors=True)
@@ -100,8 +108,9 @@ class Store:
         finally:
             spent = before + time.perf_counter() - start
             write_json(entry.folder / "attempts.json", {"seconds": spent})
-        write_json(entry.folder / "done.json", {"stage": stage, "label": label, "seconds": spent, "summary": summary})
-        self.timings.append(Timing(stage, label, spent, False))
+        done = {"stage": entry.stage, "label": entry.label, "seconds": spent, "summary": summary}
+        write_json(entry.folder / "done.json", done)
+        self.timings.append(Timing(entry.stage, entry.label, spent, False))
         return entry
 
     @staticmethod

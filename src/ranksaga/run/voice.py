@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 __all__ = ["Silent", "Terminal"]
 
@@ -36,6 +37,7 @@ class Terminal(Silent):
         from rich.console import Console
 
         self.console = Console(stderr=True, highlight=False)
+        self._screen = Lock()
 
     def stage(self, stage: str, label: str, reused: bool) -> None:
         """One line a piece of work; what is reused is said, not done."""
@@ -47,10 +49,18 @@ class Terminal(Silent):
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[..., None]]:
-        """A bar with time left; off a terminal, a line every half minute."""
-        if not sys.stderr.isatty():
+        """A bar with time left; off a terminal, and beside another bar, a line every half minute."""
+        if not sys.stderr.isatty() or not self._screen.acquire(blocking=False):
             yield self._lines(label, total)
             return
+        try:
+            with self._bar(label, total) as advance:
+                yield advance
+        finally:
+            self._screen.release()
+
+    @contextmanager
+    def _bar(self, label: str, total: int) -> Iterator[Callable[..., None]]:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from ranksaga.errors import StageError
 from ranksaga.train.merge import save_weights
+from ranksaga.train.world import World
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Position", "remove_checkpoints", "restore_latest", "save_checkpoint"]
+__all__ = ["Position", "remove_checkpoints", "restore_latest", "save_checkpoint", "share_state"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +57,12 @@ def save_checkpoint(
     scaler: torch.amp.GradScaler,
 ) -> None:
     """Write ``checkpoint-<step>.safetensors``, then remove all but the newest two."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = value
     header = {
         "position": json.dumps(asdict(position)),
         "identity": identity,
         "scaler": json.dumps(scaler.state_dict()),
     }
-    save_weights(folder / f"checkpoint-{position.step:08d}.safetensors", tensors, header)
+    save_weights(folder / f"checkpoint-{position.step:08d}.safetensors", _tensors(model, optimizer), header)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
 
@@ -108,10 +105,34 @@ def restore_latest(
     return Position()
 
 
+def share_state(
+    world: World, model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> None:
+    """Bring model, optimizer and scaler of every rank to the state of rank 0; only that one needs to see its files."""
+    if world.size == 1:
+        return
+    tensors, scaling = world.led(
+        lambda: ({name: value.cpu() for name, value in _tensors(model, optimizer).items()}, scaler.state_dict())
+    )
+    if not world.leads:
+        _load(tensors, model, optimizer)
+        if scaling:
+            scaler.load_state_dict(scaling)
+
+
 def remove_checkpoints(folder: Path) -> None:
     """Remove all checkpoints: the run is complete."""
     for path in _newest_first(folder):
         path.unlink(missing_ok=True)
+
+
+def _tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Weights and moments by name."""
+    tensors: dict[str, torch.Tensor] = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{moment}.{name}"] = value
+    return tensors
 
 
 def _load(tensors: Mapping[str, torch.Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -6,6 +6,7 @@ prompt + text, one truncation, the transformer in the run's precision, pooling i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Embedder", "Pass"]
+__all__ = ["Embedder", "Pass", "deal"]
 
 # Padded tokens per forward pass. Texts are sorted by length, so on a CPU, where padding costs
 # time, small passes are the faster ones (32 functions of 33 to 256 tokens: 3.3 s instead of
-# 5.8 s on one core); a GPU takes a whole batch at once.
+# 5.8 s on one core); a GPU takes its share of a batch at once.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 131072}
+SLACK = 1.1  # so that a batch for N ranks is cut into N passes, not into N and a rest
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,18 @@ class Pass:
         return len(self.tokens) * max(map(len, self.tokens))
 
 
+def deal(passes: Sequence[Pass], rank: int, ranks: int) -> list[tuple[int, Pass]]:
+    """A rank's passes with their places in the batch: dealt so that every rank has about as many tokens."""
+    loads = [0] * ranks
+    mine = []
+    for place in sorted(range(len(passes)), key=lambda place: -passes[place].padded):
+        taker = loads.index(min(loads))
+        loads[taker] += passes[place].padded
+        if taker == rank:
+            mine.append(place)
+    return [(place, passes[place]) for place in sorted(mine)]
+
+
 class Embedder:
     """Vectors of queries and documents, float32 on the model's device, differentiable.
 
@@ -53,13 +67,14 @@ class Embedder:
         prompts: put before queries and before documents.
         max_length: tokens a text, special ones included.
         precision: fp32, bf16 or fp16.
+        ranks: processes that share a batch.
 
     Raises:
         StageError: fp16 on a device other than CUDA.
     """
 
     def __init__(
-        self, model: SentenceTransformer, prompts: tuple[str, str], *, max_length: int, precision: str
+        self, model: SentenceTransformer, prompts: tuple[str, str], *, max_length: int, precision: str, ranks: int = 1
     ) -> None:
         import torch
 
@@ -74,6 +89,7 @@ class Embedder:
         self._towers = towers(model)
         self._prompts = prompts
         self._max_length = max_length
+        self._ranks = ranks
         self._normalise = model.similarity_fn_name != "dot"
         self._tokens: dict[str, NDArray[np.int32]] = {}
         fusible = precision == "bf16" and model.device.type == "cpu" and model.tokenizer.padding_side == "right"
@@ -85,6 +101,11 @@ class Embedder:
     def unit_length(self) -> bool:
         """Whether the vectors have length 1: a scale of 20 is made for cosines."""
         return self._normalise or any(type(module).__name__ == "Normalize" for module in self._towers[0])
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self._towers[0].get_embedding_dimension() or 0)
 
     def passes(self, queries: Sequence[str], documents: Sequence[str]) -> list[Pass]:
         """The texts of a batch (queries first) by tower, shortest first, cut into passes by padded tokens."""
@@ -100,6 +121,8 @@ class Embedder:
     def _cut(self, tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> list[Pass]:
         order = sorted(rows, key=lambda row: len(tokens[row]))
         budget = TOKEN_BUDGET["cuda" if self._device.type == "cuda" else "cpu"]
+        if self._device.type == "cuda" and self._ranks > 1:
+            budget = min(budget, math.ceil(SLACK * sum(len(tokens[row]) for row in rows) / self._ranks))
         cuts = [0]
         for place, row in enumerate(order):
             if place > cuts[-1] and len(tokens[row]) * (place - cuts[-1] + 1) > budget:

@@ -15,7 +15,9 @@ from typing import IO, TYPE_CHECKING, Any
 from ranksaga.errors import StageError
 from ranksaga.files import read_json, write_json, write_text
 from ranksaga.train.batches import Batch
-from ranksaga.train.checkpoint import Position, restore_latest, save_checkpoint
+from ranksaga.train.checkpoint import Position, restore_latest, save_checkpoint, share_state
+from ranksaga.train.merge import save_weights
+from ranksaga.train.world import World
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +59,8 @@ def epoch_path(folder: Path, epoch: int) -> Path:
 class Journal:
     """Where a run stands. Opening it restores the newest checkpoint into model, optimizer and scaler.
 
+    Of several ranks only the first reads and writes files; the others are brought to its state and keep count.
+
     Raises:
         StageError: the folder holds a checkpoint of another run.
     """
@@ -68,25 +72,33 @@ class Journal:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
+        world: World,
     ) -> None:
         self._folder = folder
+        self._world = world
         self._state = (identity, model, optimizer, scaler)
-        self.position = self._resumed = restore_latest(folder, *self._state)
+        self.position = self._resumed = world.led(lambda: restore_latest(folder, *self._state))
+        share_state(world, model, optimizer, scaler)
         if self.position.step:
             logger.info("resuming after step %d", self.position.step)
         self._start = self._saved = perf_counter()
         self._loss = math.nan
 
     def __enter__(self) -> Journal:
+        self._log: IO[str] | None = None
+        if not self._world.leads:
+            return self
+        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / LOG
         # Steps after the checkpoint are done again; a torn last line of a killed run goes, too.
         kept = [line for line in read_log(path) if line["step"] <= self.position.step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._log: IO[str] = path.open("a", encoding="utf-8")
+        self._log = path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
 
     @property
     def since_checkpoint(self) -> float:
@@ -110,8 +122,9 @@ class Journal:
         losses[epoch] += loss
         self.position = Position(self.position.step + 1, self.position.pairs + pairs, seconds, tuple(losses))
         self._loss = loss
-        self._log.write(json.dumps(line) + "\n")
-        self._log.flush()
+        if self._log is not None:
+            self._log.write(json.dumps(line) + "\n")
+            self._log.flush()
 
     def report(self, total: int) -> dict[str, Any]:
         """What the progress callback is told; speed and time left are means since this start of the run."""
@@ -124,10 +137,17 @@ class Journal:
             "seconds_left": (total - self.position.step) * seconds / (self.position.step - self._resumed.step),
         }
 
+    def end_epoch(self, epoch: int) -> None:
+        """Keep the weights as they are after an epoch (0, 1, ...), and write a checkpoint."""
+        if self._log is not None:
+            save_weights(epoch_path(self._folder, epoch), self._state[1].state_dict())
+        self.checkpoint()
+
     def checkpoint(self) -> None:
         """Write a checkpoint; the log reaches the disk before it."""
-        os.fsync(self._log.fileno())
-        save_checkpoint(self._folder, self.position, *self._state)
+        if self._log is not None:
+            os.fsync(self._log.fileno())
+            save_checkpoint(self._folder, self.position, *self._state)
         self._saved = perf_counter()
 
 

