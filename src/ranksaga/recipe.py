@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ranksaga.errors import RecipeError
 
-__all__ = ["PRESETS", "QUICKSTART", "Distillation", "Recipe", "Training", "dump_recipe", "load_recipe"]
+__all__ = ["PRESETS", "QUICKSTART", "Distillation", "Documents", "Recipe", "Training", "dump_recipe", "load_recipe"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ENVIRONMENT_PREFIX = "RANKSAGA_RECIPE_"
@@ -51,6 +51,29 @@ class Distillation(Settings):
         1.0, ge=0, description="weight of the loss against the whole corpus as the base model encoded it"
     )
     anchor: float = Field(0.5, ge=0, description="weight of staying near the base model's document vectors")
+
+
+class Documents(Settings):
+    """A second phase: documents learn, by the same distillation, from a queries' tower that no longer changes."""
+
+    epochs: int = Field(1, ge=1, description="passes over the pseudo-queries")
+    learning_rate: float = Field(5e-5, gt=0, lt=1, description="peak learning rate of AdamW")
+    query_weight: float = Field(
+        0.75, gt=0, le=1, description="weight against the base of the queries' tower that documents learn from"
+    )
+    weights: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75),
+        min_length=1,
+        description="weights of the documents' tower against the base, chosen on dev together with the queries'; "
+        "0: documents stay, and every index of them",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _weights(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 <= weight <= 1 for weight in value):
+            raise ValueError("weights lie between 0 (documents stay) and 1")
+        return value
 
 
 class Training(Settings):
@@ -95,13 +118,14 @@ class Training(Settings):
     dropout: bool | None = Field(
         None, description="none: on where a GPU trains, off on a CPU, where it takes the slow attention path"
     )
-    towers: Literal["shared", "query", "both"] = Field(
+    towers: Literal["shared", "query", "document"] = Field(
         "shared",
-        description="shared: one model for queries and documents; query: only queries get weights of their own, "
-        "so that an index that stands stays valid; both: each its own. The last two need distillation",
+        description="shared: one model for queries and documents; query: queries get weights of their own and "
+        "documents stay; document: the other way round. The last two need distillation",
     )
-    document_learning_rate: float | None = Field(
-        None, gt=0, lt=1, description="peak learning rate of the documents' tower; none: as the queries'"
+    documents: Documents | None = Field(
+        None,
+        description="then train documents too, with towers: query; none: documents stay, and every index of them",
     )
     cross_fitted: Literal["labels", "corpus"] = Field(
         "labels",
@@ -114,9 +138,6 @@ class Training(Settings):
     distillation: Distillation | None = Field(None, description="none: labelled pairs only")
     merge_weights: tuple[float, ...] = Field(
         (1.0,), description="weights of the fine-tuned model against the base, chosen on dev"
-    )
-    document_weights: tuple[float, ...] = Field(
-        (1.0,), description="the same for the documents' tower, where it has weights of its own; 0: documents stay"
     )
     tolerance: float = Field(
         0.0, ge=0, description="largest relative loss on any dataset's or guard's dev that selection accepts"
@@ -135,8 +156,8 @@ class Training(Settings):
     def _two_towers(self) -> Training:
         if self.towers != "shared" and self.distillation is None:
             raise ValueError(f"towers: {self.towers} needs distillation (labels alone do not hold two towers together)")
-        if not self.document_weights or any(not 0 <= weight <= 1 for weight in self.document_weights):
-            raise ValueError("document_weights lie between 0 and 1, at least one of them")
+        if self.documents is not None and self.towers != "query":
+            raise ValueError(f"documents are trained after queries: expected towers: query, found {self.towers}")
         return self
 
 
@@ -164,7 +185,7 @@ PRESETS: Mapping[str, Training] = {
         batches="mixed",
         mask_false_negatives=False,
     ),
-    # Queries alone get a tower of their own, so documents and every index of them stay as they are.
+    # Queries learn first, against documents as they are; then documents, less and gently.
     "best": Training(
         epochs=5,
         learning_rate=1e-4,
@@ -174,6 +195,7 @@ PRESETS: Mapping[str, Training] = {
         towers="query",
         cross_fitted="corpus",
         freeze_embeddings=True,
+        documents=Documents(),
         distillation=Distillation(pseudo_queries=4000),
         merge_weights=(0.5, 0.75, 1.0),
     ),
@@ -262,7 +284,14 @@ _QUICKSTART: Mapping[str, Any] = {
         "python:sklearn?limit=600",
         "python:transformers?limit=600",
     ],
-    "training": {"best": {"epochs": 2, "distillation": {"pseudo_queries": 1500}, "merge_weights": [0.5, 1.0]}},
+    "training": {
+        "best": {
+            "epochs": 2,
+            "distillation": {"pseudo_queries": 1500},
+            "merge_weights": [0.5, 1.0],
+            "documents": {"weights": [0.0, 0.5]},
+        }
+    },
 }
 QUICKSTART = Recipe.model_validate(_QUICKSTART)
 

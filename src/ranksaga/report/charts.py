@@ -193,14 +193,16 @@ def _draw_bars(axes: Axes, data: ReportData) -> None:
 
 
 def _draw_selection(axes: Axes, selection: Selection) -> None:
-    """One line an epoch (and a weight of the documents' tower) through its weights.
+    """One line an epoch (and a weight of the documents' tower) through its weights; of the many pairs of epoch and
+    documents' weight those that share one with what was chosen.
 
     Up is a gain on the trained sets, right keeps the guards. Without guards there is nothing to keep, and
     the horizontal axis is the weight.
     """
     guarded = any(point.kept is not None for point in selection.points)
     lines: dict[str, list[CurvePoint]] = {}
-    for point in sorted(selection.points, key=lambda one: (one.epoch, one.document_weight or 0.0, one.weight)):
+    near = [point for point in selection.points if _is_near(point, selection)]
+    for point in sorted(near, key=lambda one: (one.epoch, one.document_weight or 0.0, one.weight)):
         lines.setdefault(_line_label(point), []).append(point)
     colours = {label: _PALETTE[place % len(_PALETTE)] for place, label in enumerate(lines)}
     for label, points in lines.items():
@@ -222,6 +224,11 @@ def _draw_selection(axes: Axes, selection: Selection) -> None:
     axes.set_ylabel("trained sets: mean change on dev, %")
     axes.set_title(f"{selection.system}: {'gain against retention' if guarded else 'gain by weight'}")
     _legend(axes, list(colours.items()), marker="o")
+
+
+def _is_near(point: CurvePoint, selection: Selection) -> bool:
+    chosen = next((one for one in selection.points if one.chosen), selection.points[-1])
+    return point.epoch == chosen.epoch or point.document_weight == chosen.document_weight
 
 
 def _line_label(point: CurvePoint) -> str:

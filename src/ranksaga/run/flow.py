@@ -30,14 +30,14 @@ from ranksaga.run.store import Entry
 
 __all__ = ["execute"]
 
-# Where documents change, selection looks at this many dev queries a dataset, and this deep into the rankings of the
-# base model and of BM25; where they stay, at all queries and documents.
-DEV_QUERIES, DEV_DEPTH = 100, 20
+# Selection looks at this many dev queries a dataset, and this deep into the rankings of the base model and of BM25:
+# where every candidate reads documents anew, where a few do, and where documents stay.
+DEV_CUT: Mapping[str, tuple[int | None, int | None]] = {"all": (100, 20), "some": (500, 100), "none": (None, None)}
 
 
 @dataclass(frozen=True)
 class Model:
-    """One preset's models: by view the weights that selection chose."""
+    """One preset's models: by view what was trained (documents under a name of their own) and what selection chose."""
 
     preset: str
     trained: Mapping[str, Entry]
@@ -100,12 +100,14 @@ def _model(
     if settings.search and runs_to(stop, "select"):
         settings = _searched(context, preset, plan, bases, words)
 
-    def learn(view: View) -> tuple[Entry, Entry | None]:
+    def learn(view: View) -> tuple[Entry, Entry | None, Entry | None]:
         lesson = Lesson(preset, settings, view.name, plan.training(view, settings), bases)
         trained = train(context, lesson)
+        documents = train(context, lesson, trained) if settings.documents is not None else None
         if not runs_to(stop, "select"):
-            return trained, None
-        return trained, select(context, lesson, trained, _dev_sets(context, settings, view, bases, words))
+            return trained, documents, None
+        sets = _dev_sets(context, settings, view, bases, words)
+        return trained, documents, select(context, lesson, trained, sets, documents)
 
     views = [
         view
@@ -120,8 +122,9 @@ def _model(
     found = {view.name: entries for view, entries in zip(views, context.team.map(learn, views), strict=True)}
     return Model(
         preset,
-        {name: trained for name, (trained, _) in found.items()},
-        {name: selected for name, (_, selected) in found.items() if selected is not None},
+        {name: trained for name, (trained, _, _) in found.items()}
+        | {f"{name} documents": documents for name, (_, documents, _) in found.items() if documents is not None},
+        {name: selected for name, (_, _, selected) in found.items() if selected is not None},
     )
 
 
@@ -138,7 +141,9 @@ def _searched(
 
     def gain_of(trial: Training) -> float:
         lesson = Lesson(preset, trial, SHIPPED, plan.training(view, trial), bases)
-        choice = read_choice(select(context, lesson, train(context, lesson), sets))
+        trained = train(context, lesson)
+        documents = train(context, lesson, trained) if trial.documents is not None else None
+        choice = read_choice(select(context, lesson, trained, sets, documents))
         gain = choice.gain({one.name for one in sets if one.role == "trained"})
         context.voice.say(f"  {preset}: {trial.learning_rate:g}, {trial.epochs} epochs: {100 * gain:+.2f}% on dev")
         return gain
@@ -152,7 +157,8 @@ def _dev_sets(
     context: Context, settings: Training, view: View, bases: Mapping[str, Entry], words: Mapping[str, Entry]
 ) -> list[DevSet]:
     found = []
-    queries, depth = (None, None) if settings.towers == "query" else (DEV_QUERIES, DEV_DEPTH)
+    moves = "all" if settings.towers != "query" else "none" if settings.documents is None else "some"
+    queries, depth = DEV_CUT[moves]
     for subject in context.subjects:
         dev = view.dev.get(subject.name)
         if dev is None or len(dev) == 0:

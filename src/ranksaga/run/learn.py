@@ -25,12 +25,14 @@ from ranksaga.run.select import Candidate, DevScorer, DevSet, choose, cut, relat
 from ranksaga.run.store import Entry
 
 if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
     from ranksaga.train.trainer import Progress
 
 __all__ = ["Choice", "Lesson", "bank_of", "chosen_encoder", "read_choice", "select", "train", "trials"]
 
 # What decides after training, so that another choice among the same weights trains nothing again.
-SELECTION_ONLY = {"splits", "search", "merge_weights", "document_weights", "tolerance"}
+SELECTION_ONLY = {"splits", "search", "merge_weights", "documents", "tolerance"}
 WEIGHTS = "model.safetensors"
 BANK = 50_000  # documents that a teacher ranks at every step
 PSEUDO, SEARCH = 11, 12  # streams of random draws
@@ -84,17 +86,23 @@ def _mean_gain(base: Mapping[str, float], scores: Mapping[str, float], datasets:
     return float(np.mean([relative(base[name], score) for name, score in scores.items() if name in datasets]))
 
 
-def train(context: Context, lesson: Lesson) -> Entry:
+def train(context: Context, lesson: Lesson, queries: Entry | None = None) -> Entry:
     """Fine-tune the base model on a lesson; keeps the weights of every epoch.
 
     The work is known by what it learns from, not by its view: views that teach the same share one training.
+
+    Args:
+        context: of the run.
+        lesson: what is learned.
+        queries: the training of the queries' tower, which the documents' tower now learns from; none: the first phase.
     """
-    settings = lesson.settings
+    settings, start = _phase(lesson.settings, queries)
     spec = context.encoder.spec
     inputs = {
         "encoder": spec.identity,
         "settings": settings.model_dump(mode="json", exclude=SELECTION_ONLY),
         "seed": context.recipe.seed,
+        "start": start,
         "datasets": {
             subject.name: [subject.dataset.fingerprint, _hash(lesson.training[subject.name])]
             for subject in context.subjects
@@ -104,10 +112,9 @@ def train(context: Context, lesson: Lesson) -> Entry:
 
     def work(folder: Path) -> dict[str, Any]:
         sources = _sources(context, lesson, settings)
-        label = f"train {lesson.preset} {lesson.view}"
-        with _bar(context, label) as progress:
+        with _bar(context, f"train {name}") as progress:
             result = context.team.train(
-                context.fresh_model(settings),
+                _at_start(context, settings, queries, start),
                 sources,
                 settings,
                 query_prompt=spec.prompts.query,
@@ -127,32 +134,59 @@ def train(context: Context, lesson: Lesson) -> Entry:
             "teachers": {one.name: asdict(one.mix) for one in sources if settings.distillation is not None},
         }
 
-    return context.store.work("train", f"{lesson.preset} {lesson.view}", inputs, work)
+    name = f"{lesson.preset} {lesson.view}" + ("" if queries is None else " documents")
+    return context.store.work("train", name, inputs, work)
 
 
-def select(context: Context, lesson: Lesson, trained: Entry, sets: Sequence[DevSet]) -> Entry:
-    """Choose epoch and weight on dev, and keep the chosen weights. The choice is on disk before any test score."""
+def _phase(settings: Training, queries: Entry | None) -> tuple[Training, list[Any]]:
+    """The settings of a training phase, and what it starts from beside the base model."""
+    after = settings.documents
+    if queries is None or after is None:
+        return settings, []
+    changes = {"towers": "document", "epochs": after.epochs, "learning_rate": after.learning_rate, "documents": None}
+    return settings.model_copy(update=changes), [queries.identity, after.query_weight]
+
+
+def _at_start(context: Context, settings: Training, queries: Entry | None, start: Sequence[Any]) -> SentenceTransformer:
+    from ranksaga.train.merge import interpolate, load_weights
+
+    model = context.fresh_model(settings)
+    if queries is not None:
+        tuned = load_weights(queries.folder / queries.summary["epochs"][-1])
+        model.load_state_dict(interpolate(model.state_dict(), tuned, start[-1]))
+    return model
+
+
+def select(
+    context: Context, lesson: Lesson, trained: Entry, sets: Sequence[DevSet], documents: Entry | None = None
+) -> Entry:
+    """Choose epoch and weights on dev, and keep the chosen ones. The choice is on disk before any test score.
+
+    ``documents`` is the training of the documents' tower, where there was one.
+    """
     settings = lesson.settings
+    of_documents = settings.documents.weights if settings.documents is not None and documents is not None else None
     inputs = {
         "trained": trained.identity,
-        "weights": settings.model_dump(mode="json", include={"merge_weights", "document_weights"}),
+        "documents": documents.identity if documents is not None else None,
+        "weights": [settings.merge_weights, of_documents],
         "tolerance": settings.tolerance,
         "dev": [[one.name, one.role, one.dataset.fingerprint] for one in sets],
         "encoder": context.encoder.spec.identity,
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        from ranksaga.train.merge import load_weights, save_weights
+        from ranksaga.train.merge import save_weights
 
         epochs = [trained.folder / path for path in trained.summary["epochs"]]
         if settings.merge_weights == (1.0,) and settings.towers == "shared":
             # The first study's way: the last epoch as it is, and no dev score asked.
             choice = Choice(len(epochs), 1.0, None, "last epoch, as the preset says", {}, ())
         else:
-            choice = _choose(context, lesson, epochs, sets)
+            choice = _choose(context, lesson, epochs, sets, documents)
         if choice.weight > 0:
             base = context.fresh_model(settings).state_dict()
-            save_weights(folder / WEIGHTS, _mixed(base, load_weights(epochs[choice.epoch - 1]), choice))
+            save_weights(folder / WEIGHTS, _mixed(base, _tuned(epochs[choice.epoch - 1], documents), choice))
         write_json(folder / "choice.json", asdict(choice))
         return {
             "epoch": choice.epoch,
@@ -181,9 +215,9 @@ def read_choice(selected: Entry) -> Choice:
     return Choice(**{**stored, "candidates": tuple(Candidate(**candidate) for candidate in stored["candidates"])})
 
 
-def _choose(context: Context, lesson: Lesson, epochs: Sequence[Path], sets: Sequence[DevSet]) -> Choice:
-    from ranksaga.train.merge import load_weights
-
+def _choose(
+    context: Context, lesson: Lesson, epochs: Sequence[Path], sets: Sequence[DevSet], documents: Entry | None
+) -> Choice:
     if not sets:
         raise StageError(
             f"{lesson.preset}: no dataset has dev queries to choose an epoch and a weight; add a dev split"
@@ -193,13 +227,17 @@ def _choose(context: Context, lesson: Lesson, epochs: Sequence[Path], sets: Sequ
     base_state = copy.deepcopy(model.state_dict())
     score = DevScorer(sets)
     base = score(context.encoder)
-    of_documents = settings.document_weights if settings.towers == "both" else (None,)
-    mixes = list(product(of_documents, settings.merge_weights))
+    of_documents: tuple[float | None, ...] = (None,)
+    if documents is not None and settings.documents is not None:
+        of_documents = settings.documents.weights
+    # Documents outermost: they are encoded once for each weight of theirs.
+    rounds = list(product(of_documents, enumerate(epochs, start=1)))
     candidates: list[Candidate] = []
-    with context.voice.progress(f"select {lesson.preset} {lesson.view}", len(epochs) * len(mixes)) as advance:
-        for epoch, path in enumerate(epochs, start=1):
-            tuned = load_weights(path)
-            for document_weight, weight in mixes:
+    total = len(rounds) * len(settings.merge_weights)
+    with context.voice.progress(f"select {lesson.preset} {lesson.view}", total) as advance:
+        for document_weight, (epoch, path) in rounds:
+            tuned = _tuned(path, documents)
+            for weight in settings.merge_weights:
                 candidate = Candidate(epoch, weight, document_weight, {})
                 model.load_state_dict(_mixed(base_state, tuned, candidate))
                 scores = score(context.encoder.with_model(model))
@@ -217,6 +255,19 @@ def _choose(context: Context, lesson: Lesson, epochs: Sequence[Path], sets: Sequ
         return Choice(0, 0.0, None, reason, base, tuple(candidates))
     reason = "largest mean gain on dev that loses nowhere"
     return Choice(best.epoch, best.weight, best.document_weight, reason, base, tuple(candidates))
+
+
+def _tuned(epoch: Path, documents: Entry | None) -> dict[str, Any]:
+    """The weights of an epoch, with the documents' tower of its own training where there was one."""
+    from ranksaga.encode.towers import query_tower_state
+    from ranksaga.train.merge import load_weights
+
+    state = load_weights(epoch)
+    if documents is None:
+        return state
+    of_queries = query_tower_state(state)
+    after = load_weights(documents.folder / documents.summary["epochs"][-1])
+    return {name: state[name] if name in of_queries else after[name] for name in state}
 
 
 def _mixed(base: Mapping[str, Any], tuned: Mapping[str, Any], mix: Candidate | Choice) -> dict[str, Any]:

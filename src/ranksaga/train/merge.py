@@ -79,8 +79,8 @@ def _combine(states: Sequence[State], weights: Sequence[float]) -> dict[str, tor
     terms = [(state, weight) for state, weight in zip(states, weights, strict=True) if weight != 0.0]
     merged = {}
     for name, tensor in first.items():
-        if not tensor.is_floating_point():
-            merged[name] = tensor.clone()
+        if not tensor.is_floating_point() or all(tensor.equal(state[name]) for state in states[1:]):
+            merged[name] = tensor.clone()  # what no training moved stays, bit for bit
         elif len(terms) == 1 and terms[0][1] == 1.0:
             merged[name] = terms[0][0][name].to(tensor.dtype, copy=True)
         else:

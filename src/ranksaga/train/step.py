@@ -68,11 +68,10 @@ class Step:
             for tower in ((query,) if query is document else (query, document))
         ]
         self._peak = settings.learning_rate
-        peaks = (settings.learning_rate, settings.document_learning_rate or settings.learning_rate)
         # Vectors are biases and norms, which decay would only harm.
         groups = [
-            {"params": [p for p in tower if (p.ndim > 1) == decays], "peak": peak, "weight_decay": decay}
-            for tower, peak in zip(self._trained, peaks, strict=False)
+            {"params": [p for p in tower if (p.ndim > 1) == decays], "weight_decay": decay}
+            for tower in self._trained
             for decays, decay in ((True, settings.weight_decay), (False, 0.0))
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
@@ -87,7 +86,7 @@ class Step:
         import torch
 
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(number, self._total, group["peak"], self._warmup)
+            group["lr"] = learning_rate(number, self._total, self._peak, self._warmup)
         loss = self._backward(number, batch)
         self.scaler.unscale_(self.optimizer)
         for tower in self._trained:

@@ -37,7 +37,7 @@ __all__ = ["Progress", "TrainingResult", "train"]
 
 FORMAT = 1
 # Settings that decide what is trained on or what is done with the weights, not how they are trained.
-ELSEWHERE = {"splits", "search", "cross_fitted", "merge_weights", "document_weights", "tolerance"}
+ELSEWHERE = {"splits", "search", "cross_fitted", "merge_weights", "documents", "tolerance"}
 
 
 class Progress(Protocol):
@@ -175,8 +175,8 @@ def _training_mode(model: SentenceTransformer, settings: Training) -> Iterator[N
         query, document = towers(model)
         if settings.freeze_embeddings:
             frozen += [one.transformers_model.get_input_embeddings().weight for one in {query, document}]
-        if settings.towers == "query":
-            frozen += document.parameters()
+        if settings.towers != "shared":
+            frozen += (document if settings.towers == "query" else query).parameters()
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:
