@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,12 +69,17 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the resolved recipe and the stages; do nothing.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write where the time of this process went (profile.json) and show it.")
+    ] = False,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
     """Benchmark, fine-tune on all datasets, benchmark again, compare, report."""
     from ranksaga.backends.base import launch
+    from ranksaga.profile import profiled
     from ranksaga.recipe import dump_recipe, load_recipe
+    from ranksaga.run.account import write_profile
     from ranksaga.run.stages import STAGES, check_stages
 
     resolved = load_recipe(recipe, set_ or [])
@@ -81,7 +87,10 @@ def run(
     if dry_run:
         typer.echo(dump_recipe(resolved) + f"# stages: {' -> '.join(STAGES)}\n# folder: {out / resolved.name}")
         return
-    outcome = launch(resolved, out / resolved.name, on=on, detach=detach, start=start, stop=stop, fresh=fresh)
+    with profiled() if profile else nullcontext() as account:
+        outcome = launch(resolved, out / resolved.name, on=on, detach=detach, start=start, stop=stop, fresh=fresh)
+    if account is not None:
+        typer.echo(f"{write_profile(account, resolved, out / resolved.name)}\n", err=as_json)
     if as_json:
         typer.echo(json.dumps(outcome.as_json(), indent=2))
     else:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.files import cache_home, read_json, write_json
+from ranksaga.profile import timed
 
 __all__ = ["CachedModel", "VectorCache", "cached_models", "clear_cache", "results_home"]
 
@@ -61,6 +62,7 @@ class VectorCache:
         if self._limit > 0:
             self._open()
 
+    @timed("cache")
     def find(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Rows of the texts in the cache, -1 for those it lacks."""
         if not len(self._keys) or not len(texts):
@@ -73,11 +75,13 @@ class VectorCache:
         found: NDArray[np.int64] = np.where((self._keys[rows] == keys).all(axis=1), rows, -1)
         return found
 
+    @timed("cache")
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors (n, d) of rows that :meth:`find` gave."""
         assert self._vectors is not None
         return np.asarray(self._vectors[rows])
 
+    @timed("cache")
     def add(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """Keep vectors (n, d) of texts that the cache lacks; those that appeared meanwhile are kept twice, unharmed."""
         if self._limit <= 0 or not len(texts):

@@ -22,6 +22,7 @@ from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
 from ranksaga.encode.towers import towers
 from ranksaga.files import hash_json
+from ranksaga.profile import timed
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -183,6 +184,7 @@ class Tower:
         """The kind of device that computes, as the budgets name it."""
         return "cpu" if (self._workers.device or self._engine.model.device.type) == "cpu" else "cuda"
 
+    @timed("tokenise")
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         encoded = self._engine.model.tokenizer(
             texts, truncation=True, max_length=self._spec.max_length, padding=False, return_attention_mask=False

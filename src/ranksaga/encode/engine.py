@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused import FusedTransformer, fuse
 from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.files import hash_json
+from ranksaga.profile import timed
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +52,10 @@ class Engine:
         """Hash of all that changes a vector but the tokens: a worker that has this engine need not be sent it."""
         return hash_json([self.revision, self._precision, self._similarity])
 
+    @cached_property
+    def _flops(self) -> ForwardFlops:
+        return ForwardFlops(self.model[0])
+
     @property
     def dimension(self) -> int:
         """Length of a vector."""
@@ -59,7 +65,8 @@ class Engine:
         """Vectors (n, d) of one batch."""
         import torch
 
-        with torch.inference_mode():
+        flops = self._flops([len(row) for row in tokens])
+        with torch.inference_mode(), timed("encode", flops):
             vectors: NDArray[np.float32] = self._forward(tokens).cpu().numpy()
         return vectors
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,12 @@ from ranksaga.encode.encoder import Encoder
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.retrieve.search import search, self_hits
 
-__all__ = ["Vectors", "encode_dataset", "rank"]
+T = TypeVar("T")
+
+__all__ = ["Vectors", "benchmark", "encode_dataset", "rank"]
+
+# Documents that are encoded before they are searched: their vectors are all that is in memory of the corpus's.
+BLOCK = 16384
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,49 @@ class Vectors:
         if len(rows) and not np.array_equal(self.query_rows[np.minimum(places, len(self.query_rows) - 1)], rows):
             raise KeyError("queries that were not encoded")
         return self.queries[places]
+
+
+def benchmark(
+    encoder: Encoder,
+    dataset: Dataset,
+    query_rows: NDArray[np.int32],
+    depth: int,
+    progress: Callable[[int], None] | None = None,
+) -> Rankings:
+    """Encode and rank in one pass over the corpus, a block of documents at a time; no vector is kept.
+
+    The next block is encoded while one is searched. Memory does not grow with the corpus, but for its texts.
+
+    Args:
+        encoder: of queries and documents.
+        dataset: whose corpus is ranked.
+        query_rows: (n,) int32, ascending.
+        depth: results a query.
+        progress: is told how many texts were encoded.
+    """
+    texts = dataset.corpus.documents
+
+    def blocks() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for start in range(0, len(texts), BLOCK):
+            yield start, encoder.encode_documents(texts[start : start + BLOCK], progress)
+
+    return search(
+        encoder.encode_queries([dataset.queries.texts[row] for row in query_rows], progress),
+        _ahead(blocks()),
+        query_rows=query_rows,
+        depth=depth,
+        ties=tie_order(dataset.corpus.ids),
+        exclude=self_hits(dataset)[query_rows],
+    )
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, items, None)
+            yield item
 
 
 def encode_dataset(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.evaluate.evaluation import Evaluation
+from ranksaga.profile import timed
 from ranksaga.retrieve.rankings import Rankings
 
 __all__ = ["CUTOFFS", "evaluate"]
@@ -25,6 +26,7 @@ CUTOFFS: tuple[int, ...] = (1, 3, 5, 10, 100, 1000)
 _QUERIES_AT_ONCE = 1024
 
 
+@timed("score")
 def evaluate(
     rankings: Rankings,
     dataset: Dataset,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset
+from ranksaga.profile import timed
 from ranksaga.retrieve.order import NOTHING, decode_keys, encode_keys, take_best
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.retrieve.search import self_hits
@@ -96,6 +97,7 @@ class LexicalIndex:
         ]
         return np.array(rows, dtype=np.float32).reshape(documents.shape)
 
+    @timed("BM25")
     def scores_of_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """BM25 of any texts with the whole corpus, (n, documents)."""
         rows = np.empty((len(texts), len(self.ties)), dtype=np.float32)
@@ -119,6 +121,7 @@ class LexicalIndex:
             yield scores
 
 
+@timed("BM25")
 def bm25_rankings(dataset: Dataset, query_rows: NDArray[np.int32], depth: int = 1000) -> Rankings:
     """Index the dataset and rank; keep a :class:`LexicalIndex` to rank more than once."""
     return LexicalIndex.of(dataset).rankings(query_rows, depth)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset
 from ranksaga.errors import DataError, ModelError
+from ranksaga.profile import timed
 from ranksaga.retrieve.order import NOTHING, decode_keys
 from ranksaga.retrieve.rankings import Rankings
 
@@ -83,16 +84,17 @@ def search(
     room = min(chunk, len(queries)) * _TILE
     scratch, mask = torch.empty(room, device=place), torch.empty(room, dtype=torch.bool, device=place)
     seen = 0
-    with torch.inference_mode(), _full_precision():
+    flops = 2.0 * len(query_rows) * len(ties) * query_vectors.shape[1]
+    with torch.inference_mode(), _full_precision(), timed("search", flops):
         for first, size, tile in _tiles(document_blocks, query_vectors.shape[1]):
             seen = first + size
             if seen > len(ties):
                 break
             documents = torch.from_numpy(tile).to(place)
             for start in range(0, len(queries), chunk):
-                part = queries[start : start + chunk]
-                scores = scratch[: len(part) * len(tile)].view(len(part), len(tile))
-                torch.mm(part, documents.T, out=scores)
+                asked = queries[start : start + chunk]
+                scores = scratch[: len(asked) * len(tile)].view(len(asked), len(tile))
+                torch.mm(asked, documents.T, out=scores)
                 scores[:, size:] = float("-inf")
                 _remove(scores, own[start : start + chunk] - first)
                 best.update(slice(start, start + chunk), scores, tie_keys[first : first + len(tile)], mask)

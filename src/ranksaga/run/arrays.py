@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.files import atomic_open
+from ranksaga.profile import timed
 from ranksaga.retrieve.rankings import Rankings
 
 __all__ = ["read_array", "read_rankings", "write_array", "write_rankings"]
 
 
+@timed("read and write")
 def write_array(path: Path, array: NDArray[np.generic]) -> None:
     """Write one array as ``.npy``."""
     with atomic_open(path, "wb") as stream:
@@ -25,12 +27,14 @@ def read_array(path: Path) -> NDArray[np.generic]:
     return array
 
 
+@timed("read and write")
 def write_rankings(path: Path, rankings: Rankings) -> None:
     """Write rankings as ``.npz``."""
     with atomic_open(path, "wb") as stream:
         np.savez(stream, queries=rankings.queries, documents=rankings.documents, scores=rankings.scores)
 
 
+@timed("read and write")
 def read_rankings(path: Path) -> Rankings:
     """Read rankings."""
     with np.load(path, allow_pickle=False) as stored:

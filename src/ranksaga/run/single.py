@@ -18,7 +18,7 @@ from ranksaga.encode.cache import results_home
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.models import locate
 from ranksaga.errors import DataError
-from ranksaga.evaluate.benchmark import encode_dataset, rank
+from ranksaga.evaluate.benchmark import benchmark
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.files import hash_file, hash_json, read_json, write_json
@@ -55,8 +55,7 @@ def benchmark_model(
     for dataset, judgments in zip(loaded, judged, strict=True):
         rows = judgments.query_rows
         with voice.progress(dataset.name, len(rows) + len(dataset.corpus)) as advance:
-            vectors = encode_dataset(encoder, dataset, rows, advance)
-        rankings = rank(dataset, vectors, rows, 1000)
+            rankings = benchmark(encoder, dataset, rows, 1000, advance)
         evaluation = evaluate(rankings, dataset, split, system=model)
         found.append(evaluation)
         kept.write(dataset, evaluation)

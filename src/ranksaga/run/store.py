@@ -20,6 +20,7 @@ from threading import Lock
 from typing import Any
 
 from ranksaga.files import hash_json, read_json, write_json
+from ranksaga.profile import enter_stage
 
 __all__ = ["Entry", "Store", "Timing"]
 
@@ -103,7 +104,7 @@ class Store:
         before = self._earlier(entry)
         start = time.perf_counter()
         try:
-            with _log_to(entry.folder / "log.txt"):
+            with enter_stage(entry.stage), _log_to(entry.folder / "log.txt"):
                 summary = function(entry.folder)
         finally:
             spent = before + time.perf_counter() - start

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.towers import towers
 from ranksaga.errors import StageError
 from ranksaga.train.fused import fuse_training
@@ -94,6 +95,7 @@ class Embedder:
         self._tokens: dict[str, NDArray[np.int32]] = {}
         fusible = precision == "bf16" and model.device.type == "cpu" and model.tokenizer.padding_side == "right"
         query, document = (tower[0] for tower in self._towers)
+        self._flops = (ForwardFlops(query), ForwardFlops(document))
         fused = fuse_training(query) if fusible else None
         self._fused = (fused, fused if document is query or not fusible else fuse_training(document))
 
@@ -132,6 +134,10 @@ class Embedder:
             for start, stop in zip(cuts, [*cuts[1:], len(order)], strict=True)
             if stop > start
         ]
+
+    def flops(self, texts: Pass) -> float:
+        """Operations of the matrix products of one pass forward, padding not counted; backward takes twice as many."""
+        return self._flops[texts.tower]([len(row) for row in texts.tokens])
 
     def forward(self, texts: Pass) -> torch.Tensor:
         """Vectors (n, d) of one pass."""

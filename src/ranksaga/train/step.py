@@ -14,6 +14,7 @@ import numpy as np
 
 from ranksaga.encode.towers import towers
 from ranksaga.errors import StageError
+from ranksaga.profile import timed
 from ranksaga.recipe import Training
 from ranksaga.train.batches import Bank, Batch
 from ranksaga.train.embed import Embedder, Pass, deal
@@ -83,11 +84,17 @@ class Step:
         Raises:
             StageError: the loss is not finite.
         """
-        import torch
 
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self._total, self._peak, self._warmup)
         loss = self._backward(number, batch)
+        with timed("optimizer"):
+            self._update()
+        return loss, self.optimizer.param_groups[0]["lr"]
+
+    def _update(self) -> None:
+        import torch
+
         self.scaler.unscale_(self.optimizer)
         for tower in self._trained:
             torch.nn.utils.clip_grad_norm_(tower, CLIP)
@@ -96,7 +103,6 @@ class Step:
         # The fused optimizer changes weights without saying so, and packed weights must hear of it.
         torch.autograd.graph.increment_version(chain.from_iterable(self._trained))
         self.optimizer.zero_grad(set_to_none=True)
-        return loss, self.optimizer.param_groups[0]["lr"]
 
     def _backward(self, number: int, batch: Batch) -> float:
         """Gradients of the batch's loss; the loss.
@@ -107,7 +113,8 @@ class Step:
         """
         import torch
 
-        passes = self._embedder.passes(batch.queries, batch.documents)
+        with timed("tokenise"):
+            passes = self._embedder.passes(batch.queries, batch.documents)
         mine = deal(passes, self._world.rank, self._world.size)
         kind = "cuda" if self._device.type == "cuda" else "cpu"
         cached = sum(part.padded for _, part in mine) > CACHE_ABOVE[kind]
@@ -115,16 +122,20 @@ class Step:
         vectors = torch.zeros(count, self._embedder.dimension, device=self._device)
         parts = []
         for place, part in mine:
-            with torch.set_grad_enabled(not cached):
+            with torch.set_grad_enabled(not cached), timed("forward", self._embedder.flops(part)):
                 parts.append(self._embed(number, place, part))
             vectors[list(part.rows)] = parts[-1].detach()
         self._world.sum(vectors)
-        loss = self._loss(vectors.requires_grad_(), number, batch)
-        torch.autograd.backward(self.scaler.scale(loss))
+        with timed("loss"):
+            loss = self._loss(vectors.requires_grad_(), number, batch)
+            torch.autograd.backward(self.scaler.scale(loss))
         assert vectors.grad is not None
         for (place, part), made in zip(mine, parts, strict=True):
-            again = self._embed(number, place, part) if cached else made
-            if again.requires_grad:
+            with timed("forward again" if cached else "forward"):
+                again = self._embed(number, place, part) if cached else made
+            if not again.requires_grad:
+                continue
+            with timed("backward", 2.0 * self._embedder.flops(part)):
                 torch.autograd.backward(again, vectors.grad[list(part.rows)])
         self._world.sum_gradients(parameter for tower in self._trained for parameter in tower)
         return float(loss.detach())

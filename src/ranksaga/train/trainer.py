@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from ranksaga.encode.towers import has_two_towers, towers
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
+from ranksaga.profile import timed
 from ranksaga.recipe import Training
 from ranksaga.train.batches import Batches
 from ranksaga.train.checkpoint import remove_checkpoints
@@ -112,7 +113,8 @@ def train(
         journal = stack.enter_context(Journal(folder, identity, model, step.optimizer, step.scaler, world))
         for number in range(journal.position.step, total):
             epoch, place = divmod(number, batches.per_epoch)
-            batch = batches.get(epoch, place)
+            with timed("batches"):
+                batch = batches.get(epoch, place)
             loss, rate = step(number, batch)
             journal.add(epoch, batch, loss, rate)
             if progress is not None:
