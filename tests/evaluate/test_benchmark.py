@@ -21,7 +21,7 @@ DOCUMENTS, QUERIES = 1000, 7
 def dataset() -> Dataset:
     names = tuple(f"d{row}" for row in range(DOCUMENTS))
     # A query with a document's id: it must not find itself.
-    asked = tuple(f"q{row}" for row in range(QUERIES - 1)) + ("d5",)
+    asked = (*(f"q{row}" for row in range(QUERIES - 1)), "d5")
     corpus = Corpus(names, ("",) * DOCUMENTS, tuple(f"text {row}" for row in range(DOCUMENTS)))
     return Dataset("made", corpus, Queries(asked, asked), {"test": Qrels.of([(row, row, 1) for row in range(QUERIES)])})
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ranksaga.encode.cache import clear_cache
+from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.models import locate
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.run import single
@@ -30,11 +31,10 @@ def loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Names of the models that were loaded, in a cache folder of this test alone."""
     monkeypatch.setenv("RANKSAGA_HOME", str(tmp_path / "home"))
     found: list[str] = []
-    real = single.load_encoder
 
     def load(name: str, **options: Any) -> Any:
         found.append(name)
-        return real(name, **options)
+        return load_encoder(name, **options)
 
     monkeypatch.setattr(single, "load_encoder", load)
     return found
