@@ -31,9 +31,7 @@ def shard_ties(ties: NDArray[np.int32], first: int, count: int) -> NDArray[np.in
     return ranks
 
 
-def merge_rankings(
-    shards: Sequence[tuple[int, Rankings]], ties: NDArray[np.int32], *, depth: int
-) -> Rankings:
+def merge_rankings(shards: Sequence[tuple[int, Rankings]], ties: NDArray[np.int32], *, depth: int) -> Rankings:
     """The ``depth`` best documents of each query over all shards, equal scores in the order of the whole corpus.
 
     The result is that of one search over the whole corpus, to the last bit where shards begin at multiples of the
