@@ -10,8 +10,8 @@ demo: $(INSTALLED)  ## the main job on the offline quickstart
 	$(BIN)/ranksaga run --out runs
 
 test: $(INSTALLED)  ## the whole suite
-	$(BIN)/ruff check src tests benchmarking
-	$(BIN)/ruff format --check src tests benchmarking
+	$(BIN)/ruff check src tests benchmarking bench
+	$(BIN)/ruff format --check src tests benchmarking bench
 	$(BIN)/mypy
 	$(BIN)/pytest
 

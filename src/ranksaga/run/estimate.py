@@ -91,7 +91,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Here:
-    """This machine, measured: seconds a token read, seconds a FLOP of search, and seconds a token trained, by preset."""
+    """This machine, measured: seconds a token read, a FLOP of search, and a token of training by preset."""
 
     encode: Pace
     product: Pace

@@ -15,7 +15,7 @@ from pathlib import Path
 from ranksaga.errors import UsageError
 from ranksaga.files import read_json
 
-__all__ = ["PRICE_VARIABLE", "Gpu", "find_gpu", "gpus", "known_price", "parse_price", "price_note"]
+__all__ = ["PRICE_VARIABLE", "Gpu", "find_gpu", "gpus", "known_price", "parse_price", "price_note", "price_on"]
 
 PRICE_VARIABLE = "RANKSAGA_PRICE"
 ALIASES = {"A10": "A10G", "A100": "A100-40GB", "H100!": "H100"}  # as Modal reads them
@@ -110,3 +110,12 @@ def known_price() -> float | None:
     """
     text = os.environ.get(PRICE_VARIABLE, "").strip()
     return parse_price(text, f"environment variable {PRICE_VARIABLE}") if text else None
+
+
+def price_on(name: str) -> float | None:
+    """What an hour on a rented card costs: ``RANKSAGA_PRICE`` where it is set, else its list price; none: unknown."""
+    given = known_price()
+    if given is not None:
+        return given
+    card = gpus().get(ALIASES.get(name.upper(), name.upper()))
+    return None if card is None else card.usd_per_hour
