@@ -21,8 +21,9 @@ from ranksaga.run.estimate import Card, Estimate, Here, Line, estimate
 from ranksaga.run.gpus import Gpu
 from ranksaga.run.probe import Pace, Range, Steps, _pace_of, range_of, sample_steps, sources_like
 from ranksaga.run.store import Store
+from ranksaga.run.tokens import Shape, TokenCounter, shape_of
 from ranksaga.run.voice import Silent
-from ranksaga.run.workload import Load, Shape, TokenCounter, courses, shape_of, unaudited_plan, workload
+from ranksaga.run.workload import Load, courses, unaudited_plan, workload
 
 HELPERS = Path(__file__).parents[1] / "train" / "tiny_training.py"
 
@@ -101,14 +102,16 @@ def test_tokens_are_counted_with_prompt_and_truncation_and_each_text_once(encode
 
 
 def test_flop_of_a_forward_pass_by_hand(encoder: Encoder) -> None:
-    shape = Shape(weights=1000, layers=2, hidden=10, width=10)
+    shape = Shape(parameters=1, weights=1000, layers=2, hidden=10, width=10)
     # Of length 4: 2 x 4 x 1000 + 4 x 16 x 10 x 2 = 9280; of length 2: 4000 + 4 x 4 x 10 x 2 = 4320.
     assert shape.forward(np.array([2, 4], np.int32), budget=4) == 9280 + 4320
     assert shape.forward(np.array([2, 4], np.int32), budget=8) == 2 * 9280  # padded in one batch
     # A layer has 4 x 32 x 32 weights of attention, 2 x 32 x 64 between, 4 x 32 + 64 + 32 biases and 4 x 32 of norms;
     # the pooler has 32 x 32 + 32.
     layer = 4 * 32 * 32 + 2 * 32 * 64 + 4 * 32 + 64 + 32 + 4 * 32
-    assert shape_of(encoder) == Shape(2 * layer + 32 * 32 + 32, 2, 32, 32)
+    weights = 2 * layer + 32 * 32 + 32
+    # 67 words, 64 places, 2 kinds of text, and a norm.
+    assert shape_of(encoder) == Shape(weights + (67 + 64 + 2) * 32 + 2 * 32, weights, 2, 32, 32)
 
 
 def test_trainings_are_those_of_the_run(context: Context) -> None:
@@ -145,6 +148,8 @@ def test_a_query_tower_reads_no_document_again(context: Context) -> None:
     assert apart.high.tokens == apart.low.tokens
     select = {work.what: work for work in works if work.stage == "select"}
     assert list(select) == ["best shipped, fold-1, fold-2: 6 candidates on dev"]  # v1 and v2 take their last epoch
+    parameters = shape_of(context.encoder).parameters / 1e6
+    assert select.popitem()[1].low.host == pytest.approx(6 * 3 * 0.03 * parameters)
 
 
 def test_steps_and_tokens_are_those_of_the_real_batches(context: Context) -> None:
@@ -190,14 +195,14 @@ def test_this_machine_is_its_measured_paces() -> None:
     assert here.training("v1", steps) == Range(2 * 5 * 3 + 1, 2 * 6 * 4 + 2)
 
 
-def test_the_error_range_is_the_spread_of_repeats_and_at_least_a_tenth() -> None:
+def test_the_error_range_is_the_spread_of_repeats_and_at_least_15_percent() -> None:
     assert range_of([1.0, 2.0, 3.0]) == Range(1.0, 3.0)
-    assert range_of([10.0, 10.0, 10.0]) == Range(9.0, 11.0)
+    assert range_of([10.0, 10.0, 10.0]) == near(8.5, 11.5)
 
 
 def test_steps_are_paced_without_the_first_and_by_their_tokens() -> None:
     steady = _pace_of([0.0, 50.0, 51.0, 53.0, 54.0], [10, 10, 20, 10])
-    assert steady == Pace(near(0.09, 0.11), 3)
+    assert steady == Pace(near(0.085, 0.115), 3)
     few = _pace_of([0.0, 50.0, 51.0], [10, 10])
     assert few == Pace(near(0.07, 0.13), 1)
     assert _pace_of([0.0, 5.0], [10]).probes == 1

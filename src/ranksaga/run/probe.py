@@ -20,7 +20,8 @@ from ranksaga.encode.encoder import TOKEN_BUDGET, Encoder
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import PSEUDO, bank_of
-from ranksaga.run.workload import Course, Load, Shape, TokenCounter
+from ranksaga.run.tokens import Shape, TokenCounter
+from ranksaga.run.workload import Course, Load
 
 __all__ = [
     "Pace",
@@ -34,8 +35,9 @@ __all__ = [
     "timed_steps",
 ]
 
-# However alike the repeats are: minutes later the machine is warmer, or busier.
-LEAST_SPREAD = 0.1
+# However alike the repeats are: minutes later the machine is warmer, or busier. Two whole runs lay 7% and 14% beside
+# the middle of what was probed.
+LEAST_SPREAD = 0.15
 REPEATS = 3
 STEPS_READ = {"labelled": 100, "distilled": 12}  # batches of a training that are built and counted
 
@@ -73,7 +75,7 @@ class Steps:
 
 
 def range_of(values: Sequence[float]) -> Range:
-    """From the least to the largest, and at least a tenth around their mean to both sides."""
+    """From the least to the largest, and at least 15% around their mean to both sides."""
     mean = float(np.mean(values))
     return Range(min(*values, (1 - LEAST_SPREAD) * mean), max(*values, (1 + LEAST_SPREAD) * mean))
 

@@ -1,6 +1,6 @@
 """What a run will compute, counted before it runs: texts, tokens, FLOP, steps.
 
-Tokens are counted by the model's own tokenizer with its truncation, splits and batches are those that the run will
+Splits and batches are those that the run will
 make. Two things are not known before the base model has read everything: which training queries the leakage audit
 drops (so there are at most as many steps as counted here), and what a candidate's dev pool holds where documents
 change (so that is a range).
@@ -8,25 +8,27 @@ change (so that is a range).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Qrels
 from ranksaga.data.splits import Split, split_guard, split_trained
-from ranksaga.encode.encoder import TOKEN_BUDGET, Encoder, _batches
-from ranksaga.encode.towers import towers
+from ranksaga.encode.encoder import TOKEN_BUDGET
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import trials
 from ranksaga.run.measure import judged_rows
 from ranksaga.run.plan import SHIPPED, Plan, View
+from ranksaga.run.tokens import Shape, TokenCounter
 
-__all__ = ["Course", "Load", "Shape", "TokenCounter", "Work", "courses", "shape_of", "unaudited_plan", "workload"]
+__all__ = ["Course", "Load", "Work", "courses", "unaudited_plan", "workload"]
 
+# What trying other weights takes beside encoding (reading, mixing and hashing them, sorting ids), in seconds of the
+# processor for a million parameters: 0.053 in the offline study's run.json, 0.066 in a run of the quickstart.
+SWITCH_SECONDS = (0.03, 0.09)
 # Of a dev pool where documents change: queries of a dataset at most, and documents that two rankings add to each.
 POOL_QUERIES, POOL_DOCUMENTS = 100, 40
 
@@ -80,74 +82,6 @@ class Course:
     settings: Training
     views: tuple[str, ...]
     training: Mapping[str, Qrels]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A transformer's size: ``weights`` beside the embeddings, which a token only looks up."""
-
-    weights: int
-    layers: int
-    hidden: int
-    width: int
-
-    def forward(self, lengths: NDArray[np.int32], budget: int) -> float:
-        """FLOP of one forward pass over texts of these lengths, cut and padded into batches of ``budget`` tokens.
-
-        A multiplication with every weight, and attention of every token to every token: two products of
-        ``length x hidden`` a token and layer.
-        """
-        falling = np.sort(lengths)[::-1].tolist()
-        return sum((stop - start) * self._of_text(falling[start]) for start, stop in _batches(falling, budget))
-
-    def _of_text(self, length: int) -> float:
-        return 2.0 * length * self.weights + 4.0 * length * length * self.hidden * self.layers
-
-
-def shape_of(encoder: Encoder) -> Shape:
-    """The size of the tower that reads queries."""
-    model = towers(encoder.model)[0]
-    transformer = model.transformers_model
-    weights = sum(p.numel() for name, p in transformer.named_parameters() if "embeddings" not in name)
-    config = transformer.config
-    width = model.get_embedding_dimension() or config.hidden_size
-    return Shape(weights, int(config.num_hidden_layers), int(config.hidden_size), int(width))
-
-
-@dataclass
-class TokenCounter:
-    """Lengths of texts in tokens, prompt included, cut where the encoder cuts; no text is read twice.
-
-    ``seconds`` and ``tokens`` say how fast the tokenizer is here.
-    """
-
-    encoder: Encoder
-    seconds: float = 0.0
-    tokens: int = 0
-    _known: dict[str, int] = field(default_factory=dict)
-
-    def queries(self, texts: Sequence[str]) -> NDArray[np.int32]:
-        """Lengths of the distinct texts, as queries."""
-        return self._lengths(self.encoder.spec.prompts.query, texts)
-
-    def documents(self, texts: Sequence[str]) -> NDArray[np.int32]:
-        """Lengths of the distinct texts, as documents."""
-        return self._lengths(self.encoder.spec.prompts.document, texts)
-
-    def _lengths(self, prompt: str, texts: Sequence[str]) -> NDArray[np.int32]:
-        plain = [f"{prompt}{text}" for text in dict.fromkeys(texts)]
-        new = [text for text in plain if text not in self._known]
-        began = time.perf_counter()
-        for start in range(0, len(new), 4096):
-            chunk = new[start : start + 4096]
-            encoded = towers(self.encoder.model)[0].tokenizer(
-                chunk, truncation=True, max_length=self.encoder.spec.max_length, return_attention_mask=False
-            )
-            for text, row in zip(chunk, encoded["input_ids"], strict=True):
-                self._known[text] = len(row)
-                self.tokens += len(row)
-        self.seconds += time.perf_counter() - began
-        return np.array([self._known[text] for text in plain], dtype=np.int32)
 
 
 def unaudited_plan(context: Context) -> Plan:
@@ -253,7 +187,8 @@ class _Counts:
                     few, many = self._dev(subject, devs, settings.towers != "query")
                     low, high = low + few, high + many
             what = f"{course.preset} {', '.join(course.views)}: {candidates} candidates on dev"
-            yield Work("select", what, low.times(candidates), high.times(candidates), course.preset)
+            least, most = self._switches(candidates * len(course.views))
+            yield Work("select", what, low.times(candidates) + least, high.times(candidates) + most, course.preset)
 
     def _dev(self, subject: Subject, devs: Sequence[Qrels], changed: bool) -> tuple[Load, Load]:
         """One candidate on one dataset: all its dev queries, or a pool of those that matter."""
@@ -285,6 +220,13 @@ class _Counts:
                 distinct = sum(1 for course in mine if set(course.views) & set(views)) if len(views) > 1 else 1
                 what = f"{preset} {subject.name}, {len(views)} model{'s' if len(views) > 1 else ''}"
                 yield Work("optimized", what, once.times(distinct), once.times(len(views)), preset)
+            least, most = self._switches(len(names))
+            yield Work("optimized", f"{preset}: weights read", least, most, preset)
+
+    def _switches(self, count: int) -> tuple[Load, Load]:
+        """So many times other weights."""
+        few, many = (Load(host=count * one * self._shape.parameters / 1e6) for one in SWITCH_SECONDS)
+        return few, many
 
     def _asked(self, subject: Subject, rows: NDArray[np.int32]) -> Load:
         """Queries encoded, and searched for in the whole corpus."""
