@@ -164,6 +164,31 @@ def report(
 
 
 @app.command()
+def estimate(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe file (YAML); none: the offline quickstart.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="A card, such as A10G or H100; none: this machine.")] = None,
+    price: Annotated[
+        str | None, typer.Option("--price", metavar="USD_PER_HOUR", help="What an hour costs; none: the list price.")
+    ] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a run will take, in time and money per stage, without running it."""
+    from ranksaga.recipe import load_recipe
+    from ranksaga.run.gpus import find_gpu, parse_price
+
+    resolved = load_recipe(recipe, set_ or [])
+    hourly = parse_price(price, "--price") if price is not None else None
+    if gpu is not None:
+        find_gpu(gpu)  # before torch is loaded
+    from ranksaga.run.estimate import estimate as estimated
+    from ranksaga.run.voice import Terminal
+
+    found = estimated(resolved, Terminal(), gpu=gpu, price=hourly)
+    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else found.text())
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Show what this machine offers: versions, devices, precision, folders."""
     from ranksaga.run.environment import describe_environment

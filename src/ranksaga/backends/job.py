@@ -22,6 +22,7 @@ from ranksaga.data.resolve import locate
 from ranksaga.errors import RankSagaError, RecipeError
 from ranksaga.files import atomic_dir, read_json, write_json
 from ranksaga.recipe import Recipe
+from ranksaga.run.gpus import PRICE_VARIABLE
 from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.stages import STAGES, runs_to
 from ranksaga.run.voice import Terminal
@@ -44,13 +45,15 @@ class Places:
 
 @dataclass(frozen=True)
 class Job:
-    """One execution. ``model`` names the shipped model where it is kept; a retry has the same ``identity``."""
+    """One execution. ``model`` names the shipped model where it is kept, ``price`` is what an hour over there costs in
+    US dollars, and a retry has the same ``identity``."""
 
     recipe: Mapping[str, Any]
     model: str
     start: str | None = None
     stop: str | None = None
     fresh: bool = False
+    price: float | None = None
     places: Places = field(default_factory=Places)
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -188,6 +191,8 @@ def _environment(job: Job) -> Iterator[None]:
     if not (scratch / "datasets").exists():
         (scratch / "datasets").symlink_to((cache / "datasets").absolute())
     wanted = {"RANKSAGA_HOME": str(scratch), "RANKSAGA_DATASETS": str(cache / "uploads" / job.run / "datasets")}
+    if job.price is not None:
+        wanted[PRICE_VARIABLE] = str(job.price)
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

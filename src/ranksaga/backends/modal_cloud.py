@@ -24,6 +24,7 @@ from ranksaga.backends.job import Away, Job, Places, pack, perform
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import atomic_open, read_json, write_json
 from ranksaga.recipe import Recipe
+from ranksaga.run.gpus import price_on
 from ranksaga.run.pipeline import Outcome
 from ranksaga.run.voice import Terminal
 
@@ -127,7 +128,7 @@ def run_on_modal(
         BackendError: Modal cannot be used, or the run failed there.
         RankSagaError: what the run itself raised.
     """
-    job, uploads = pack(recipe, places=Places(), model=model, start=start, stop=stop, fresh=fresh)
+    job, uploads = pack(recipe, places=Places(), model=model, price=price_on(gpu), start=start, stop=stop, fresh=fresh)
     with _plainly():
         if not detach:
             try:

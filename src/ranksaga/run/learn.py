@@ -29,7 +29,17 @@ if TYPE_CHECKING:
 
     from ranksaga.train.trainer import Progress
 
-__all__ = ["Choice", "Lesson", "bank_of", "chosen_encoder", "read_choice", "select", "train", "trials"]
+__all__ = [
+    "Choice",
+    "Lesson",
+    "bank_of",
+    "chosen_encoder",
+    "documents_phase",
+    "read_choice",
+    "select",
+    "train",
+    "trials",
+]
 
 # What decides after training, so that another choice among the same weights trains nothing again.
 SELECTION_ONLY = {"splits", "search", "merge_weights", "documents", "tolerance"}
@@ -140,11 +150,17 @@ def train(context: Context, lesson: Lesson, queries: Entry | None = None) -> Ent
 
 def _phase(settings: Training, queries: Entry | None) -> tuple[Training, list[Any]]:
     """The settings of a training phase, and what it starts from beside the base model."""
-    after = settings.documents
-    if queries is None or after is None:
+    if queries is None or settings.documents is None:
         return settings, []
+    return documents_phase(settings), [queries.identity, settings.documents.query_weight]
+
+
+def documents_phase(settings: Training) -> Training:
+    """The settings of the second phase of a training that has one."""
+    after = settings.documents
+    assert after is not None
     changes = {"towers": "document", "epochs": after.epochs, "learning_rate": after.learning_rate, "documents": None}
-    return settings.model_copy(update=changes), [queries.identity, after.query_weight]
+    return settings.model_copy(update=changes)
 
 
 def _at_start(context: Context, settings: Training, queries: Entry | None, start: Sequence[Any]) -> SentenceTransformer:

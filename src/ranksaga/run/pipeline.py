@@ -16,6 +16,7 @@ from typing import Any
 from ranksaga.files import read_json, write_json, write_text
 from ranksaga.recipe import Recipe, dump_recipe
 from ranksaga.run.context import Context, Voice
+from ranksaga.run.gpus import known_price
 from ranksaga.run.stages import STAGES, check_stages, runs_to
 from ranksaga.run.stamp import stamp
 from ranksaga.run.store import Store
@@ -73,6 +74,7 @@ def run_recipe(
     """
     check_stages(start, stop)
     began = time.perf_counter()
+    price = known_price()  # a mistake in it is better known before the work
     if not fresh and start is None and stop is None and (done := finished(recipe, folder)) is not None:
         return done
     if fresh:
@@ -81,7 +83,7 @@ def run_recipe(
         shutil.rmtree(folder / "stages" / stage, ignore_errors=True)
     state = stamp(recipe)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    context = Context(recipe, Store(folder, on_start=voice.stage), voice, team)
+    context = Context(recipe, Store(folder, on_start=voice.stage, price=price), voice, team)
     from ranksaga.run.flow import execute
 
     result = execute(context, folder, stop)

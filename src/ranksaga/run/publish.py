@@ -23,6 +23,7 @@ from ranksaga.retrieve.trec import write_run
 from ranksaga.run.context import Context
 from ranksaga.run.environment import describe_environment
 from ranksaga.run.learn import read_choice
+from ranksaga.run.ledger import ledger_facts, ledger_json
 from ranksaga.run.plan import Plan
 from ranksaga.run.select import relative
 from ranksaga.run.single import PER_QUERY, evaluation_json, file_name
@@ -164,6 +165,7 @@ def _record(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> d
             if system.blends
         },
         "timings": [asdict(timing) for timing in context.store.timings],
+        "spent": ledger_json(context.store),
     }
 
 
@@ -247,10 +249,6 @@ def _report_data(
         for subject in context.subjects
         for row in measured.plan.scored(subject.name).query_rows
     }
-    timings = tuple(
-        (f"{t.stage} {t.label}", f"{t.seconds:.1f} s{' (done before)' if t.reused else ''}")
-        for t in context.store.timings
-    )
     return ReportData(
         title=context.recipe.name,
         comparison=comparison,
@@ -275,7 +273,7 @@ def _report_data(
                 ),
             ),
             Facts("Environment", tuple(describe_environment().items())),
-            Facts("Time", timings),
+            *ledger_facts(context.store),
         ),
         query_texts=texts,
     )

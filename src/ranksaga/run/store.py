@@ -57,26 +57,45 @@ class Entry:
         """Wall time that the work took, all attempts."""
         return float(read_json(self.folder / "done.json")["seconds"]) if self.done else 0.0
 
+    @property
+    def usd(self) -> float | None:
+        """What that cost, in US dollars; none: the machine had no price."""
+        value = read_json(self.folder / "done.json").get("usd") if self.done else None
+        return None if value is None else float(value)
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall time of one piece of work in this execution."""
+    """Wall time of one piece of work, and its US dollars where the machine that did it had a price.
+
+    ``identity`` is the same for views that share the work.
+    """
 
     stage: str
     label: str
     seconds: float
     reused: bool
+    identity: str
+    usd: float | None
 
 
 @dataclass
 class Store:
-    """The stages of one run. ``fresh`` names stages that are to be done again."""
+    """The stages of one run. ``fresh`` does all of them again; ``price`` is what an hour costs here, in US dollars."""
 
     root: Path
     fresh: bool = False
     on_start: Callable[[str, str, bool], None] | None = None
+    price: float | None = None
     timings: list[Timing] = field(default_factory=list)
     _locks: defaultdict[Path, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    _began: float = field(default_factory=lambda: time.perf_counter())
+    _worked: float = 0.0
+
+    @property
+    def seconds_beside(self) -> float:
+        """Wall time since the store was opened that went into no piece of work."""
+        return max(0.0, time.perf_counter() - self._began - self._worked)
 
     def entry(self, stage: str, label: str, inputs: dict[str, Any]) -> Entry:
         """The place for work with these inputs; nothing is created."""
@@ -95,7 +114,7 @@ class Store:
         if self.on_start is not None:
             self.on_start(entry.stage, entry.label, reuse)
         if reuse:
-            self.timings.append(Timing(entry.stage, entry.label, entry.seconds, True))
+            self.timings.append(Timing(entry.stage, entry.label, entry.seconds, True, entry.identity, entry.usd))
             return entry
         if self.fresh:
             shutil.rmtree(entry.folder, ignore_errors=True)
@@ -107,11 +126,14 @@ class Store:
             with enter_stage(entry.stage), _log_to(entry.folder / "log.txt"):
                 summary = function(entry.folder)
         finally:
-            spent = before + time.perf_counter() - start
+            now = time.perf_counter() - start
+            self._worked += now
+            spent = before + now
             write_json(entry.folder / "attempts.json", {"seconds": spent})
-        done = {"stage": entry.stage, "label": entry.label, "seconds": spent, "summary": summary}
+        usd = None if self.price is None else spent * self.price / 3600
+        done = {"stage": entry.stage, "label": entry.label, "seconds": spent, "usd": usd, "summary": summary}
         write_json(entry.folder / "done.json", done)
-        self.timings.append(Timing(entry.stage, entry.label, spent, False))
+        self.timings.append(Timing(entry.stage, entry.label, spent, False, entry.identity, usd))
         return entry
 
     @staticmethod

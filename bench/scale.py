@@ -1,0 +1,257 @@
+"""Large corpora on this machine: exact search of 8.8 million random vectors, shards, encoding rates, and the table.
+
+python bench/scale.py --search     # streams 8.8M x 384 through the exact search, then shards; minutes
+python bench/scale.py --encode     # tokens a second of two shapes of model
+python bench/scale.py --table      # docs/scale.md's tables from bench/scale.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "scale.json"
+DOCUMENTS, WIDTH, DEPTH = 8_800_000, 384, 1000
+# Corpora of the table: name, documents, tokens a document. BEIR (Thakur et al. 2021, table 1) gives 11.44 words for
+# Quora and 55.98 for MS MARCO; 1.35 tokens a word is an assumption, and so is that larger corpora are like MS MARCO.
+CORPORA = (
+    ("Quora", 523_000, 15),
+    ("MS MARCO", 8_800_000, 76),
+    ("100M", 100_000_000, 76),
+    ("1B", 1_000_000_000, 76),
+)
+# Shapes of model: layers, hidden, feed-forward, heads.
+MODELS = {384: ("MiniLM-L6", 6, 384, 1536, 12), 768: ("E5-base", 12, 768, 3072, 12)}
+CARDS = ("A10G", "H100")
+BLOCK = 32_768
+SHARDS, SHARDED_DOCUMENTS, SHARDED_QUERIES = 8, 16 * BLOCK, 200
+
+
+class Stream:
+    """Random unit vectors in blocks, made when they are asked for; ``seconds`` is what making them took."""
+
+    def __init__(self, documents: int, width: int, seed: int) -> None:
+        self.documents, self.width, self.seconds = documents, width, 0.0
+        self._rng = np.random.default_rng(seed)
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for first in range(0, self.documents, BLOCK):
+            began = time.perf_counter()
+            block = unit(self._rng, min(BLOCK, self.documents - first), self.width)
+            self.seconds += time.perf_counter() - began
+            yield first, block
+
+
+def unit(rng: np.random.Generator, rows: int, width: int) -> NDArray[np.float32]:
+    """Random directions (rows, width) float32."""
+    vectors = rng.standard_normal((rows, width), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def peak_gib() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def simulate(documents: int, queries: int) -> dict[str, Any]:
+    """One pass over all documents, nothing of them kept."""
+    from ranksaga.retrieve.search import search
+
+    asked = unit(np.random.default_rng(1), queries, WIDTH)
+    rows, ties = np.arange(queries, dtype=np.int32), np.arange(documents, dtype=np.int32)
+    warm = Stream(2 * BLOCK, WIDTH, 2)
+    search(asked, warm, query_rows=rows, ties=ties[: 2 * BLOCK], depth=DEPTH, device="cpu")
+    stream = Stream(documents, WIDTH, 0)
+    began, cpu = time.perf_counter(), time.process_time()
+    found = search(asked, stream, query_rows=rows, ties=ties, depth=DEPTH, device="cpu")
+    seconds = time.perf_counter() - began - stream.seconds
+    assert bool((found.scores[:, 1:] <= found.scores[:, :-1]).all())
+    assert bool((found.documents >= 0).all())
+    return {
+        "documents": documents,
+        "width": WIDTH,
+        "queries": queries,
+        "depth": DEPTH,
+        "search_seconds": seconds,
+        "generation_seconds": stream.seconds,
+        "cpu_seconds_with_generation": time.process_time() - cpu,
+        "documents_per_second": documents / seconds,
+        "flop_per_second": 2.0 * documents * WIDTH * queries / seconds,
+        "peak_rss_gib": peak_gib(),
+    }
+
+
+def sharded() -> dict[str, Any]:
+    """Shards in memory-mapped files, searched one after the other and merged, against one pass."""
+    from ranksaga.retrieve.merge import merge_rankings, shard_ties
+    from ranksaga.retrieve.search import search
+
+    asked = unit(np.random.default_rng(1), SHARDED_QUERIES, WIDTH)
+    rows, count = np.arange(SHARDED_QUERIES, dtype=np.int32), SHARDED_DOCUMENTS // SHARDS
+    ties = np.random.default_rng(3).permutation(SHARDED_DOCUMENTS).astype(np.int32)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"shard-{number}.npy" for number in range(SHARDS)]
+        for number, file in enumerate(files):
+            np.save(file, unit(np.random.default_rng([4, number]), count, WIDTH))
+        blocks = ((number * count, np.load(file, mmap_mode="r")) for number, file in enumerate(files))
+        began = time.perf_counter()
+        whole = search(asked, blocks, query_rows=rows, ties=ties, depth=DEPTH, device="cpu")
+        single = time.perf_counter() - began
+        parts, searched = [], 0.0
+        for number, file in enumerate(files):
+            local = shard_ties(ties, number * count, count)
+            began = time.perf_counter()
+            shard = [(0, np.load(file, mmap_mode="r"))]
+            parts.append((number * count, search(asked, shard, query_rows=rows, ties=local, depth=DEPTH, device="cpu")))
+            searched += time.perf_counter() - began
+    began = time.perf_counter()
+    merged = merge_rankings(parts, ties, depth=DEPTH)
+    return {
+        "documents": SHARDED_DOCUMENTS,
+        "shards": SHARDS,
+        "queries": SHARDED_QUERIES,
+        "single_pass_seconds": single,
+        "shards_seconds": searched,
+        "merge_seconds": time.perf_counter() - began,
+        "equal": bool(
+            np.array_equal(merged.documents, whole.documents) and np.array_equal(merged.scores, whole.scores)
+        ),
+        "peak_rss_gib": peak_gib(),
+    }
+
+
+def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
+    """Tokens a second of a model of this shape with random weights, which take the time of trained ones, on 1,024
+    texts of 76 tokens, in the precision that is the faster one here; the rates of three repeats."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from ranksaga.encode.precision import choose_precision
+
+    name, layers, hidden, between, heads = MODELS[width]
+    precision = choose_precision("auto", "cpu")
+    config = BertConfig(
+        hidden_size=hidden, num_hidden_layers=layers, intermediate_size=between, num_attention_heads=heads
+    )
+    model = BertModel(config).train(False).to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    ids = torch.randint(1000, 30000, (4096 // 76, 76))  # the encoder's batch on a CPU
+    mask = torch.ones_like(ids)
+    rates = []
+    with torch.inference_mode():
+        for repeat in range(4):
+            batches, began = 0, time.perf_counter()
+            while time.perf_counter() - began < (seconds if repeat else seconds / 4):
+                model(input_ids=ids, attention_mask=mask)
+                batches += 1
+            rates.append(batches * ids.numel() / (time.perf_counter() - began))
+    weights = sum(p.numel() for key, p in model.named_parameters() if "embeddings" not in key)
+    return {
+        "model": name,
+        "precision": precision,
+        "tokens_per_second": rates[1:],
+        "weights": weights,
+        "flop_per_token": 2.0 * weights + 4.0 * layers * hidden * 76,
+    }
+
+
+def table(measured: dict[str, Any]) -> str:
+    """docs/scale.md's tables, from what was measured here and the cards' peaks."""
+    lines = [
+        "| corpus | dimensions | fp32 / fp16 / int8 | encode, here | encode, one A10G | encode, one H100 "
+        "| exact search of 1,000 queries, here | A10G | H100 |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for corpus, documents, tokens in CORPORA:
+        for width in MODELS:
+            lines.append(row(measured, corpus, documents, documents * tokens, width))
+    return "\n".join(lines)
+
+
+def row(measured: dict[str, Any], corpus: str, documents: int, tokens: int, width: int) -> str:
+    """One corpus at one width."""
+    from ranksaga.run.estimate import UTILISATION
+    from ranksaga.run.gpus import find_gpu
+
+    size = " / ".join(gigabytes(documents * width * each) for each in (4, 2, 1))
+    model = measured[f"encode_{width}"]
+    rates = model["tokens_per_second"]
+    cells = [span(tokens / max(rates), tokens / min(rates))]
+    flop = tokens * model["flop_per_token"]
+    product = 2.0 * documents * width * 1000
+    for name in CARDS:
+        card = find_gpu(name)
+        low, high = (flop / (card.half * share) for share in (UTILISATION.high, UTILISATION.low))
+        cells.append(f"{span(low, high)}, {money(low / 3600 * card.usd_per_hour, high / 3600 * card.usd_per_hour)}")
+    seconds = product / measured["search"]["flop_per_second"]
+    cells.append(span(seconds, seconds))
+    for name in CARDS:
+        card = find_gpu(name)
+        low, high = (product / (card.single * share) for share in (UTILISATION.high, UTILISATION.low))
+        cells.append(span(low, high))
+    return f"| {corpus} ({documents:,}) | {width} | {size} | {' | '.join(cells)} |"
+
+
+def gigabytes(size: float) -> str:
+    """10^9 bytes, or 10^12."""
+    return f"{size / 1e12:.2f} TB" if size >= 1e12 else f"{size / 1e9:.3g} GB"
+
+
+def span(low: float, high: float) -> str:
+    """Seconds in the unit that suits them."""
+    unit, size = next(
+        (name, one) for name, one in (("h", 3600.0), ("min", 60.0), ("s", 1.0)) if high >= one or one == 1
+    )
+    short, long = (f"{value / size:,.0f}" if value >= 10 * size else f"{value / size:.2g}" for value in (low, high))
+    return f"{short} {unit}" if short == long else f"{short} - {long} {unit}"
+
+
+def money(low: float, high: float) -> str:
+    """US dollars."""
+    short, long = (f"{value:,.0f}" if value >= 10 else f"{value:.2f}" for value in (low, high))
+    return f"${short} - {long}"
+
+
+def keep(name: str, values: dict[str, Any]) -> None:
+    """Add one measurement to the results, with what it was measured on."""
+    from ranksaga.run.environment import describe_environment
+
+    stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    stored["environment"] = describe_environment()
+    stored[name] = values
+    RESULTS.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    print(name, json.dumps(values, indent=2))
+
+
+def main() -> None:
+    """Do what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--search", action="store_true")
+    parser.add_argument("--documents", type=int, default=DOCUMENTS)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--encode", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if options.search:
+        keep("search", simulate(options.documents, options.queries))
+        keep("one_query", simulate(max(options.documents // 8, 2 * BLOCK), 1))
+        keep("sharded", sharded())
+    if options.encode:
+        for width in MODELS:
+            keep(f"encode_{width}", encode(width))
+    if options.table:
+        print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    main()
