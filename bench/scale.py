@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,7 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
     import torch
     from transformers import BertConfig, BertModel
 
+    from ranksaga.encode.fused import fuse
     from ranksaga.encode.precision import choose_precision
 
     name, layers, hidden, between, heads = MODELS[width]
@@ -144,7 +146,11 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
     config = BertConfig(
         hidden_size=hidden, num_hidden_layers=layers, intermediate_size=between, num_attention_heads=heads
     )
-    model = BertModel(config).train(False).to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    model = BertModel(config).train(False)
+    # What the encoder itself runs.
+    fused = fuse(SimpleNamespace(auto_model=model)) if precision == "bf16" else None
+    if fused is None:
+        model = model.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     ids = torch.randint(1000, 30000, (4096 // 76, 76))  # the encoder's batch on a CPU
     mask = torch.ones_like(ids)
     rates = []
@@ -152,7 +158,7 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
         for repeat in range(4):
             batches, began = 0, time.perf_counter()
             while time.perf_counter() - began < (seconds if repeat else seconds / 4):
-                model(input_ids=ids, attention_mask=mask)
+                fused(ids, mask) if fused is not None else model(input_ids=ids, attention_mask=mask)
                 batches += 1
             rates.append(batches * ids.numel() / (time.perf_counter() - began))
     weights = sum(p.numel() for key, p in model.named_parameters() if "embeddings" not in key)

