@@ -265,7 +265,8 @@ def _legend(axes: Axes, entries: Sequence[tuple[str, str]], marker: str) -> None
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
         bbox_transform=axes.transAxes + below,
-        ncols=max(1, min(len(handles), 6)),
+        # Wide labels stand fewer in a row; a legend wider than the figure would leave the axes no room.
+        ncols=max(1, min(len(handles), 6, 72 // (5 + max((len(name) for name, _ in entries), default=0)))),
         frameon=False,
         handletextpad=0.2,
         columnspacing=1.4,
