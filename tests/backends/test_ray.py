@@ -43,10 +43,10 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture
-def crew(cluster: str) -> Iterator[Crew]:
+def connected(cluster: str) -> Iterator[None]:
     with ray_cluster._connected(Place(cluster)):
         assert len([node for node in ray.nodes() if node["Alive"]]) == 2
-        yield Crew(2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,59 @@ def model(small: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+def batches_of(seed: int) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(5, 60, (20, int(rng.integers(2, 60)))).tolist() for _ in range(60)]
+
+
+OPTIONS: dict[str, Any] = {
+    "query_prompt": "query: ",
+    "document_prompt": "",
+    "max_length": 32,
+    "precision": "fp32",
+    "checkpoint_seconds": 0.0,
+}
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line["loss"] for line in lines]
+
+
 @pytest.mark.slow
-def test_vectors_are_the_same_and_an_actor_that_is_killed_is_replaced(
-    crew: Crew, small: SimpleNamespace, model: Path
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize(("workers", "share"), [(1, 1), (4, 2)])
+def test_any_number_of_workers_gives_the_same(
+    workers: int, share: int, small: SimpleNamespace, model: Path, tmp_path: Path
 ) -> None:
+    """Two pieces of work: one after the other on one worker, side by side by two of four workers each."""
+    crew = Crew(workers)
+
+    def work(seed: int) -> tuple[int, dict[int, Any]]:
+        folder = tmp_path / f"far-{seed}"
+        crew.train(small.load(model), [small.word_pairs()], small.settings(), seed=seed, folder=folder, **OPTIONS)
+        engine = Engine(small.load(model), "bf16" if seed else "fp32", "cosine")
+        return crew.share, dict(crew.vectors(engine, batches_of(seed)))
+
+    for seed, (had, found) in enumerate(crew.map(work, range(2))):
+        assert had == share
+        engine = Engine(small.load(model), "bf16" if seed else "fp32", "cosine")
+        expected = dict(Here().vectors(engine, batches_of(seed)))
+        assert found.keys() == expected.keys()
+        assert all(np.allclose(found[place], expected[place], atol=1e-6) for place in expected)
+        alone = tmp_path / f"alone-{seed}"
+        small.train(small.load(model), [small.word_pairs()], small.settings(), seed=seed, folder=alone, **OPTIONS)
+        assert losses(tmp_path / f"far-{seed}") == pytest.approx(losses(alone), abs=1e-4)
+        assert len(losses(alone)) == 15
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("connected")
+def test_an_actor_that_is_killed_is_replaced(small: SimpleNamespace, model: Path) -> None:
+    crew = Crew(2)
     engine = Engine(small.load(model), "fp32", "cosine")
-    rng = np.random.default_rng(0)
-    batches = [rng.integers(5, 60, (20, int(rng.integers(2, 60)))).tolist() for _ in range(60)]
+    batches = batches_of(0)
     expected = dict(Here().vectors(engine, batches))
     actors = crew._pool()
     processes = [ray.get(actor.__ray_call__.remote(lambda self: os.getpid())) for actor in actors]
@@ -86,19 +132,11 @@ def node_of(_: Actor) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected")
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_a_training_goes_on_when_a_worker_is_killed(
-    crew: Crew, small: SimpleNamespace, model: Path, tmp_path: Path
-) -> None:
-    settings = small.settings(epochs=10)
-    options: dict[str, Any] = {
-        "query_prompt": "query: ",
-        "document_prompt": "",
-        "max_length": 32,
-        "precision": "fp32",
-        "seed": 7,
-        "checkpoint_seconds": 0.0,
-    }
+def test_a_training_goes_on_when_a_worker_is_killed(small: SimpleNamespace, model: Path, tmp_path: Path) -> None:
+    crew, settings = Crew(2), small.settings(epochs=10)
+    options = {**OPTIONS, "seed": 7}
     alone, folder = tmp_path / "alone", tmp_path / "run"
     small.train(small.load(model), [small.word_pairs()], settings, folder=alone, **options)
 
@@ -117,11 +155,8 @@ def test_a_training_goes_on_when_a_worker_is_killed(
     killer.join(10)
     assert len(killed) == 1
     assert (result.steps, told[-1]) == (50, 50)
-    ours, theirs = (
-        [json.loads(line) for line in (run / "loss.jsonl").read_text().splitlines()] for run in (folder, alone)
-    )
-    assert [line["step"] for line in ours] == list(range(1, 51))
-    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], abs=1e-4)
+    assert losses(folder) == pytest.approx(losses(alone), abs=1e-4)
+    assert len(losses(folder)) == 50
     weights = load_weights(alone / "epoch-10.safetensors")
     for name, value in load_weights(result.epochs[-1]).items():
         np.testing.assert_allclose(value, weights[name], atol=1e-3, err_msg=name)
