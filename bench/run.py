@@ -6,7 +6,7 @@
 
 Peers come as they come and tuned by hand as far as their own options go (bf16 weights, batch 128; for training bf16
 autocast, no dropout, fused AdamW). Results go to ``bench/results.json`` case by case, and from there to
-``bench/RESULTS.md``; a case that is run again replaces its rows.
+``bench/RESULTS.md``; a system that is run again replaces its row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -117,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", default=[], help=f"{', '.join(CASES)}; none: all")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", action="append", default=[], help="systems of the cases; repeat for more")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; writes nothing")
     parser.add_argument("--worker", nargs=2, metavar=("CASE", "SYSTEM"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -126,7 +127,10 @@ def main() -> None:
         print("\n" + json.dumps(work(options.quick)))
         return
     for name in options.cases or CASES:
-        rows = measure(name, CASES[name], options.repeats, options.quick)
+        case = CASES[name]
+        if options.only:
+            case = replace(case, systems=tuple(one for one in case.systems if one.name in options.only))
+        rows = measure(name, case, options.repeats, options.quick)
         if not options.quick:
             write(name, rows)
     if not options.quick:
@@ -169,8 +173,9 @@ def run(case: str, system: str, home: Path, quick: bool) -> dict[str, Any]:
 
 
 def write(name: str, rows: dict[str, Any]) -> None:
-    """Replace one case in the JSON and draw the table anew."""
+    """Replace a case's systems in the JSON and draw the table anew."""
     stored = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    rows["runs"] = {**stored.get(name, {}).get("runs", {}), **rows["runs"]}
     stored[name] = {**rows, "date": date.today().isoformat(), "machine": machine()}
     RESULTS.write_text(json.dumps({key: stored[key] for key in CASES if key in stored}, indent=1) + "\n")
     TABLE.write_text(table(stored))

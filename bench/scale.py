@@ -1,7 +1,7 @@
 """Large corpora on this machine: exact search of 8.8 million random vectors, shards, encoding rates, and the table.
 
 python bench/scale.py --search     # streams 8.8M x 384 through the exact search, then shards; minutes
-python bench/scale.py --encode     # tokens a second of two shapes of model
+python bench/scale.py --encode     # tokens a second of two shapes of model, and of the tokenizer
 python bench/scale.py --table      # docs/scale.md's tables from bench/scale.json
 """
 
@@ -24,7 +24,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "scale.json"
 DOCUMENTS, WIDTH, DEPTH = 8_800_000, 384, 1000
 # Corpora of the table: name, documents, tokens a document. BEIR (Thakur et al. 2021, table 1) gives 11.44 words for
-# Quora and 55.98 for MS MARCO; 1.35 tokens a word is an assumption, and so is that larger corpora are like MS MARCO.
+# Quora and 55.98 for MS MARCO. 1.35 tokens a word lies between what the tokenizer makes of Cranfield (1.21) and of
+# SciFact (1.57). That larger corpora are like MS MARCO is an assumption.
 CORPORA = (
     ("Quora", 523_000, 15),
     ("MS MARCO", 8_800_000, 76),
@@ -34,6 +35,7 @@ CORPORA = (
 # Shapes of model: layers, hidden, feed-forward, heads.
 MODELS = {384: ("MiniLM-L6", 6, 384, 1536, 12), 768: ("E5-base", 12, 768, 3072, 12)}
 CARDS = ("A10G", "H100")
+DISK = 1e9  # bytes a second, past the page cache: dd if=FILE of=/dev/null bs=4M iflag=direct gave 998 MB/s
 BLOCK = 32_768
 SHARDS, SHARDED_DOCUMENTS, SHARDED_QUERIES = 8, 16 * BLOCK, 200
 
@@ -133,8 +135,8 @@ def sharded() -> dict[str, Any]:
 
 
 def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
-    """Tokens a second of a model of this shape with random weights, which take the time of trained ones, on 1,024
-    texts of 76 tokens, in the precision that is the faster one here; the rates of three repeats."""
+    """Tokens a second of a model of this shape with random weights, which take the time of trained ones, on batches of
+    texts of 76 tokens, in the precision that is the faster one here; the rates of three repeats. Without tokenizer."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -171,41 +173,93 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
     }
 
 
+def tokenise() -> dict[str, Any]:
+    """Tokens a second of the tokenizer on functions of Python's library, all cores; three repeats after a warm-up."""
+    from ranksaga.data.resolve import load
+    from ranksaga.encode.encoder import load_encoder
+    from ranksaga.run.tokens import TokenCounter
+
+    texts = load("python:stdlib?limit=700").corpus.documents
+    encoder = load_encoder("minilm", precision="fp32")
+    rates = []
+    for _ in range(4):
+        counter = TokenCounter(encoder)  # a new one has read nothing yet
+        counter.documents(texts)
+        rates.append(counter.tokens / counter.seconds)
+    return {"tokens_per_second": rates[1:], "tokens": counter.tokens}
+
+
 def table(measured: dict[str, Any]) -> str:
     """docs/scale.md's tables, from what was measured here and the cards' peaks."""
-    lines = [
-        "| corpus | dimensions | fp32 / fp16 / int8 | encode, here | encode, one A10G | encode, one H100 "
-        "| exact search of 1,000 queries, here | A10G | H100 |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for corpus, documents, tokens in CORPORA:
-        for width in MODELS:
-            lines.append(row(measured, corpus, documents, documents * tokens, width))
-    return "\n".join(lines)
+    return "\n\n".join("\n".join(one) for one in (sizes(), encoding(measured), searching(measured), serving(measured)))
 
 
-def row(measured: dict[str, Any], corpus: str, documents: int, tokens: int, width: int) -> str:
-    """One corpus at one width."""
+def sizes() -> Iterator[str]:
+    """Bytes of vectors."""
+    yield "| corpus | documents | 384 dimensions: fp32 | fp16 | int8 | 768: fp32 | fp16 | int8 |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for corpus, documents, _ in CORPORA:
+        cells = [gigabytes(documents * width * each) for width in MODELS for each in (4, 2, 1)]
+        yield f"| {corpus} | {documents:,} | {' | '.join(cells)} |"
+
+
+def encoding(measured: dict[str, Any]) -> Iterator[str]:
+    """Time and money of reading a corpus once."""
     from ranksaga.run.estimate import UTILISATION
     from ranksaga.run.gpus import find_gpu
 
-    size = " / ".join(gigabytes(documents * width * each) for each in (4, 2, 1))
-    model = measured[f"encode_{width}"]
-    rates = model["tokens_per_second"]
-    cells = [span(tokens / max(rates), tokens / min(rates))]
-    flop = tokens * model["flop_per_token"]
-    product = 2.0 * documents * width * 1000
-    for name in CARDS:
-        card = find_gpu(name)
-        low, high = (flop / (card.half * share) for share in (UTILISATION.high, UTILISATION.low))
-        cells.append(f"{span(low, high)}, {money(low / 3600 * card.usd_per_hour, high / 3600 * card.usd_per_hour)}")
-    seconds = product / measured["search"]["flop_per_second"]
-    cells.append(span(seconds, seconds))
-    for name in CARDS:
-        card = find_gpu(name)
-        low, high = (product / (card.single * share) for share in (UTILISATION.high, UTILISATION.low))
-        cells.append(span(low, high))
-    return f"| {corpus} ({documents:,}) | {width} | {size} | {' | '.join(cells)} |"
+    yield f"| corpus | model | tokens | here | {' | '.join(f'one {name}' for name in CARDS)} |"
+    yield "|---|---|---|---|" + "---|" * len(CARDS)
+    for corpus, documents, each in CORPORA:
+        for width, (name, *_) in MODELS.items():
+            model, tokens = measured[f"encode_{width}"], documents * each
+            rates = model["tokens_per_second"]
+            cells = [span(tokens / max(rates), tokens / min(rates))]
+            for card in map(find_gpu, CARDS):
+                flop = tokens * model["flop_per_token"]
+                low, high = (flop / (card.half * share) for share in (UTILISATION.high, UTILISATION.low))
+                usd = money(low / 3600 * card.usd_per_hour, high / 3600 * card.usd_per_hour)
+                cells.append(f"{span(low, high)}, {usd}")
+            yield f"| {corpus} | {name} | {count(tokens)} | {' | '.join(cells)} |"
+
+
+def searching(measured: dict[str, Any]) -> Iterator[str]:
+    """Exact search of many queries in one pass."""
+    rate = measured["search"]["flop_per_second"]
+    keys = measured["sharded"]["shards"] * measured["sharded"]["queries"] * DEPTH
+    merge = measured["sharded"]["merge_seconds"] / keys
+    yield "| corpus | vectors read from disk | products, here | shards | results to merge | merge, here |"
+    yield "|---|---|---|---|---|---|"
+    for corpus, documents, _ in CORPORA:
+        shards = -(-documents // DOCUMENTS)
+        products = 2.0 * documents * WIDTH * 1000 / rate
+        read = documents * WIDTH * 4 / DISK
+        found = shards * 1000 * DEPTH
+        merged = span(found * merge, found * merge) if shards > 1 else "-"
+        cells = [span(read, read), span(products, products), f"{shards}", count(found), merged]
+        yield f"| {corpus} | {' | '.join(cells)} |"
+
+
+def serving(measured: dict[str, Any]) -> Iterator[str]:
+    """Exact search of one query: every vector is read for it."""
+    from ranksaga.run.gpus import find_gpu
+
+    rate = measured["one_query"]["documents_per_second"]
+    yield f"| corpus | here, fp32 in memory | {' | '.join(f'{name}, fp16 in its memory' for name in CARDS)} |"
+    yield "|---|---|" + "---|" * len(CARDS)
+    for corpus, documents, _ in CORPORA:
+        cells = [span(documents / rate, documents / rate)]
+        for card in map(find_gpu, CARDS):
+            size = documents * WIDTH * 2
+            needed = int(-(-size // (card.memory * 0.9)))
+            milliseconds = 1000 * size / needed / card.bandwidth
+            cells.append(f"{milliseconds:.2g} ms" if needed == 1 else f"{milliseconds:.0f} ms on {needed} cards")
+        yield f"| {corpus} | {' | '.join(cells)} |"
+
+
+def count(number: float) -> str:
+    """Millions or billions."""
+    return f"{number / 1e9:.3g} billion" if number >= 1e9 else f"{number / 1e6:.3g} million"
 
 
 def gigabytes(size: float) -> str:
@@ -218,7 +272,7 @@ def span(low: float, high: float) -> str:
     unit, size = next(
         (name, one) for name, one in (("h", 3600.0), ("min", 60.0), ("s", 1.0)) if high >= one or one == 1
     )
-    short, long = (f"{value / size:,.0f}" if value >= 10 * size else f"{value / size:.2g}" for value in (low, high))
+    short, long = (f"{value / size:,.0f}" if value >= 10 * size else f"{value / size:.1f}" for value in (low, high))
     return f"{short} {unit}" if short == long else f"{short} - {long} {unit}"
 
 
@@ -255,6 +309,7 @@ def main() -> None:
     if options.encode:
         for width in MODELS:
             keep(f"encode_{width}", encode(width))
+        keep("tokenise", tokenise())
     if options.table:
         print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
 

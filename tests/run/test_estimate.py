@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ import pytest
 from ranksaga.data.beir import write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.encoder import Encoder, load_encoder
-from ranksaga.recipe import Recipe
+from ranksaga.recipe import Distillation, Recipe, Training
 from ranksaga.run.context import Context
 from ranksaga.run.estimate import Card, Estimate, Here, Line, estimate
 from ranksaga.run.gpus import Gpu
-from ranksaga.run.probe import Pace, Range, Steps, _pace_of, range_of, sample_steps, sources_like
+from ranksaga.run.probe import Pace, Range, Steps, _of_step, _pace_of, range_of, sample_steps, sources_like
 from ranksaga.run.store import Store
 from ranksaga.run.tokens import Shape, TokenCounter, shape_of
 from ranksaga.run.voice import Silent
@@ -180,6 +181,24 @@ def test_a_distillation_is_counted_without_encoding_a_corpus(context: Context, m
 
 
 GPU = Gpu("X", 3.6, half=100.0, single=10.0, bandwidth=1.0, memory=1.0, confirmed=True)
+
+
+def test_queries_are_padded_to_documents_only_where_they_share_a_tower() -> None:
+    shape = Shape(parameters=1, weights=500, layers=0, hidden=1, width=10)  # 1,000 FLOP a token
+    batch = SimpleNamespace(queries=["a", "b"], documents=["c", "d"], bank=None)
+
+    def load(towers: Any, *places: int) -> Load:
+        parts = [
+            SimpleNamespace(tower=tower, tokens=[np.zeros(size)] * 2)
+            for tower, size in zip(places, (3, 10), strict=True)
+        ]
+        settings = Training(towers=towers, distillation=Distillation())
+        return _of_step(batch, SimpleNamespace(passes=lambda *_: parts), shape, settings, 0.0)
+
+    # Forward, and backward as twice that: of four texts of 10 tokens; of two of 3 and two of 10; of documents alone.
+    assert load("shared", 0, 0) == Load(26.0, 3 * 40_000)
+    assert load("query", 0, 1) == Load(26.0, 3 * 26_000)
+    assert load("document", 0, 1) == Load(26.0, 6_000 + 3 * 20_000)
 
 
 def test_a_card_is_its_peak_at_15_to_45_percent_and_half_to_twice_the_processor() -> None:

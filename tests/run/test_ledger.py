@@ -46,15 +46,22 @@ def test_without_a_price_there_is_time_alone(tmp_path: Path, monkeypatch: pytest
     assert (spent["seconds"], spent["usd"], spent["usd_per_hour"]) == (66.0, None, None)
 
 
-def test_work_keeps_the_price_of_the_machine_that_did_it(tmp_path: Path) -> None:
+def test_work_keeps_the_price_of_the_machine_that_did_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ranksaga.run.store.time.perf_counter", lambda: now[0])
+
+    def work(folder: Path) -> dict[str, object]:
+        now[0] += 5.0
+        return {}
+
     dear = Store(tmp_path, price=3600.0)
-    dear.work("train", "a", {}, lambda folder: {})
-    Store(tmp_path, price=1.0).work("train", "a", {}, lambda folder: {})
+    dear.work("train", "a", {}, work)
+    Store(tmp_path, price=1.0).work("train", "a", {}, work)
     free = Store(tmp_path)
-    entry = free.work("train", "a", {}, lambda folder: {})
-    assert entry.usd == pytest.approx(entry.seconds)
-    assert free.timings[0].usd == entry.usd
-    assert read_json(entry.folder / "done.json")["usd"] == entry.usd
+    entry = free.work("train", "a", {}, work)
+    assert (entry.seconds, entry.usd) == (5.0, 5.0)
+    assert free.timings[0].usd == 5.0
+    assert read_json(entry.folder / "done.json")["usd"] == 5.0
 
 
 def test_time_beside_the_work_is_what_no_work_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,3 +79,24 @@ def test_time_beside_the_work_is_what_no_work_took(tmp_path: Path, monkeypatch: 
     store.work("train", "a", {}, work)  # done before
     assert store.seconds_beside == pytest.approx(3.0)
     assert store.timings[1].seconds == pytest.approx(7.0)
+
+
+def test_pieces_side_by_side_share_the_price_of_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ranksaga.run.store.time.perf_counter", lambda: now[0])
+    store = Store(tmp_path, price=3600.0)
+
+    def short(folder: Path) -> dict[str, object]:
+        now[0] += 4.0
+        return {}
+
+    def long(folder: Path) -> dict[str, object]:
+        now[0] += 3.0
+        store.work("train", "short", {"n": 1}, short)  # goes on while the long one does
+        now[0] += 5.0
+        return {}
+
+    store.work("train", "long", {"n": 2}, long)
+    now[0] += 1.0
+    assert [(one.label, one.seconds, one.usd) for one in store.timings] == [("short", 4.0, 2.0), ("long", 12.0, 10.0)]
+    assert store.seconds_beside == 1.0

@@ -16,7 +16,8 @@ REST = "rest"
 
 @dataclass(frozen=True)
 class Spent:
-    """A stage's wall time in seconds and its US dollars; ``None`` where a piece of it has no price."""
+    """A stage's pieces of work: the sum of their wall times in seconds, which is more than the stage's own where some
+    went on side by side, and their US dollars; ``None`` where a piece has no price."""
 
     stage: str
     pieces: int

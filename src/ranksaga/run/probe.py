@@ -203,19 +203,24 @@ def _of_step(batch: Any, embedder: Any, shape: Shape, settings: Training, host: 
     from ranksaga.train.step import CACHE_ABOVE
 
     parts = embedder.passes(batch.queries, batch.documents)
-    lengths = np.array([len(row) for part in parts for row in part.tokens], dtype=np.int32)
+    by_tower = [
+        np.array([len(row) for part in parts if part.tower == tower for row in part.tokens], dtype=np.int32)
+        for tower in sorted({part.tower for part in parts})
+    ]
+    texts = sum(len(lengths) for lengths in by_tower)
     # Mined negatives are not known yet; each is as long as the documents that are.
-    more = 1 + settings.hard_negatives * len(batch.documents) / len(lengths) if settings.distillation is None else 1.0
-    padded = len(lengths) * int(lengths.max()) * more
+    more = 1 + settings.hard_negatives * len(batch.documents) / texts if settings.distillation is None else 1.0
+    padded = sum(len(lengths) * int(lengths.max()) for lengths in by_tower) * more
     passes = 4 if padded > CACHE_ABOVE["cuda"] else 3
-    forward = passes * shape.forward(lengths, TOKEN_BUDGET["cuda"])
+    # What a tower reads together is padded together: queries to the length of documents where they share one.
+    each = [shape.forward(lengths, TOKEN_BUDGET["cuda"]) for lengths in by_tower]
+    forward = passes * sum(each)
     if settings.towers == "document":  # queries are read, and learn nothing
-        asked = np.array([len(row) for part in parts if part.tower == 0 for row in part.tokens], dtype=np.int32)
-        forward -= (passes - 1) * shape.forward(asked, TOKEN_BUDGET["cuda"])
+        forward -= (passes - 1) * each[0]
     products = 0.0
     if batch.bank is not None:
         products = 4.0 * len(batch.queries) * len(batch.bank.documents) * shape.width
-    return Load(lengths.sum() * more, forward * more, products, host)
+    return Load(sum(float(lengths.sum()) for lengths in by_tower) * more, forward * more, products, host)
 
 
 def _around(loads: Sequence[Load], *, complete: bool) -> tuple[Load, Load]:

@@ -79,9 +79,32 @@ class Timing:
     usd: float | None
 
 
+class _Meter:
+    """Wall time in which pieces of work go on: an hour of it costs the same however many they are."""
+
+    def __init__(self) -> None:
+        self.worked = 0.0
+        self._booked = 0.0
+        self._open = 0
+        self._last = 0.0
+        self._lock = Lock()
+
+    def change(self, pieces: int) -> float:
+        """So many more go on from now. What rises between two calls is the time of one of the pieces, which shares
+        each second with those beside it."""
+        with self._lock:
+            now = time.perf_counter()
+            if self._open:
+                self.worked += now - self._last
+                self._booked += (now - self._last) / self._open
+            self._open, self._last = self._open + pieces, now
+            return self._booked
+
+
 @dataclass
 class Store:
-    """The stages of one run. ``fresh`` does all of them again; ``price`` is what an hour costs here, in US dollars."""
+    """The stages of one run. ``fresh`` does all of them again; ``price`` is what an hour of all that the run uses
+    costs, in US dollars."""
 
     root: Path
     fresh: bool = False
@@ -90,12 +113,12 @@ class Store:
     timings: list[Timing] = field(default_factory=list)
     _locks: defaultdict[Path, Lock] = field(default_factory=lambda: defaultdict(Lock))
     _began: float = field(default_factory=lambda: time.perf_counter())
-    _worked: float = 0.0
+    _meter: _Meter = field(default_factory=lambda: _Meter())
 
     @property
     def seconds_beside(self) -> float:
         """Wall time since the store was opened that went into no piece of work."""
-        return max(0.0, time.perf_counter() - self._began - self._worked)
+        return max(0.0, time.perf_counter() - self._began - self._meter.worked)
 
     def entry(self, stage: str, label: str, inputs: dict[str, Any]) -> Entry:
         """The place for work with these inputs; nothing is created."""
@@ -121,16 +144,15 @@ class Store:
         entry.folder.mkdir(parents=True, exist_ok=True)
         write_json(entry.folder / "inputs.json", inputs)
         before = self._earlier(entry)
-        start = time.perf_counter()
+        start, booked = time.perf_counter(), self._meter.change(1)
         try:
             with enter_stage(entry.stage), _log_to(entry.folder / "log.txt"):
                 summary = function(entry.folder)
         finally:
-            now = time.perf_counter() - start
-            self._worked += now
-            spent = before + now
+            booked = self._meter.change(-1) - booked
+            spent = before + time.perf_counter() - start
             write_json(entry.folder / "attempts.json", {"seconds": spent})
-        usd = None if self.price is None else spent * self.price / 3600
+        usd = None if self.price is None else (before + booked) * self.price / 3600
         done = {"stage": entry.stage, "label": entry.label, "seconds": spent, "usd": usd, "summary": summary}
         write_json(entry.folder / "done.json", done)
         self.timings.append(Timing(entry.stage, entry.label, spent, False, entry.identity, usd))

@@ -153,7 +153,10 @@ def _functions() -> tuple[Any, Any]:
             inward = linear(gradient, ctx.product.backward, None, "none", [], "none") if needed[0] else None
             found: list[Any] = [None] * (2 * len(ctx.sizes))
             if any(needed[3:]):
-                weights = (gradient.t() @ states).float().split(ctx.sizes)
+                # oneDNN is a third faster with the longer side first.
+                tall = gradient.shape[1] >= states.shape[1]
+                product = gradient.t() @ states if tall else (states.t() @ gradient).t()
+                weights = product.float().split(ctx.sizes)
                 biases = gradient.sum(0, dtype=torch.float32).split(ctx.sizes)
                 found = [*weights, *biases]
             return inward, gradient if needed[1] else None, None, *found
