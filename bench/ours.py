@@ -167,6 +167,6 @@ def growth(count: int) -> dict[str, float]:
     return {
         "milliseconds_per_document": 1000 * seconds / count,
         "documents_per_second": count / seconds,
-        "memory added by the work, GiB": grown,
+        "memory added, GiB": grown,
         "ndcg_at_10": evaluation.mean("ndcg_at_10"),
     }

@@ -220,7 +220,7 @@ def section(case: dict[str, Any], stored: dict[str, Any]) -> Iterable[str]:
             ours_middle = statistics.median(one[figure] for one in reference)
             ratio = f"{ours_middle / middle if case['more_is_better'] else middle / ours_middle:.2f}x"
         memory = f"{max(one['peak_gib'] for one in runs):.2f}"
-        rest = [_shown(statistics.median(one[key] for one in runs)) for key in names]
+        rest = [_shown(statistics.median(one[key] for one in runs)) if key in runs[0] else "" for key in names]
         span = f"{len(runs)} ({_shown(min(values))} - {_shown(max(values))})"
         yield f"| {system} | " + " | ".join([_shown(middle), span, ratio, memory, *rest]) + " |"
     if case["title"] == CASES["warm"].title and "benchmark" in stored:
