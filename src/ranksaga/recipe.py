@@ -287,7 +287,7 @@ _QUICKSTART: Mapping[str, Any] = {
     "training": {
         "best": {
             "epochs": 2,
-            "distillation": {"pseudo_queries": 1500},
+            "distillation": {"pseudo_queries": 1500, "documents": 32},
             "merge_weights": [0.5, 1.0],
             "documents": {"weights": [0.0, 0.5]},
         }

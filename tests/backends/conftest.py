@@ -17,11 +17,10 @@ from ranksaga.run.voice import Silent
 STEPS = 12
 RECIPE: dict[str, Any] = {
     "name": "tiny",
-    "datasets": ["python:logging"],
+    "datasets": ["python:stdlib?limit=150"],
     "presets": ["best"],
     "precision": "fp32",
     "max_length": 32,
-    "folds": 2,
     "training": {
         "best": {
             "epochs": 3,
