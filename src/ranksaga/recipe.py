@@ -88,6 +88,9 @@ class Training(Settings):
     search: int = Field(
         0, ge=0, description="other learning rates and epochs to try, drawn by the seed; the best on dev goes on"
     )
+    seeds: int = Field(
+        1, ge=1, description="trainings with seeds (and pseudo-queries) of their own, whose weights are averaged"
+    )
     warmup_steps: int | None = Field(None, ge=0, description="linear warm-up in steps; none: a tenth of the run")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
     batch_size: int = Field(32, ge=2, description="pairs per step; in-batch negatives grow with it")
@@ -141,6 +144,12 @@ class Training(Settings):
     )
     tolerance: float = Field(
         0.0, ge=0, description="largest relative loss on any dataset's or guard's dev that selection accepts"
+    )
+    standard_errors: float = Field(
+        1.0,
+        ge=0,
+        description="a larger loss is refused where it exceeds the tolerance by more than so many of its standard "
+        "errors; 0: at once, however few the dev queries",
     )
 
     @field_validator("merge_weights")

@@ -1,12 +1,20 @@
-"""What a teacher sees of a large corpus."""
+"""What a teacher sees of a large corpus, and what trainings leave."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
+from ranksaga.files import write_json
+from ranksaga.recipe import PRESETS
 from ranksaga.run import learn
+from ranksaga.run.store import Entry
+from ranksaga.train.merge import save_weights
 
 
 def test_of_a_large_corpus_a_part_is_drawn_besides_what_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +35,32 @@ def test_of_a_large_corpus_a_part_is_drawn_besides_what_is_judged(monkeypatch: p
     assert part.qrels["train"].scores.tolist() == [1, 2, 1]
     assert list(part.corpus.ids) == [f"d{row}" for row in rows]
     assert learn.bank_of(dataset, train, np.random.default_rng(0))[1].tolist() == rows.tolist()
+
+
+def training(folder: Path, query: float, document: float) -> Entry:
+    """A training stage of two epochs whose weights are these, doubled in the second."""
+    for epoch in (1, 2):
+        values = {"0.sub_modules.query.0.w": query * epoch, "0.sub_modules.document.0.w": document * epoch}
+        save_weights(folder / f"epoch-{epoch}", {name: torch.tensor([value]) for name, value in values.items()})
+    write_json(folder / "done.json", {"seconds": 1.0, "summary": {"epochs": ["epoch-1", "epoch-2"]}})
+    return Entry("train", folder.name, folder)
+
+
+def test_seeds_are_averaged_and_documents_are_those_of_their_own_last_epoch(tmp_path: Path) -> None:
+    queries = (training(tmp_path / "a", 1.0, 0.0), training(tmp_path / "b", 3.0, 0.0))
+    trained = learn.Trained(queries, None)
+    assert trained.epochs == 2
+    assert trained.weights(2)["0.sub_modules.query.0.w"].item() == 4.0
+    assert trained.weights(2)["0.sub_modules.document.0.w"].item() == 0.0
+    trained = replace(trained, documents=training(tmp_path / "c", 9.0, 5.0))
+    weights = trained.weights(1)
+    assert weights["0.sub_modules.query.0.w"].item() == 2.0
+    assert weights["0.sub_modules.document.0.w"].item() == 10.0
+    assert list(trained.entries("shipped")) == ["shipped", "shipped seed 2", "shipped documents"]
+
+
+def test_seeds_of_repeats_differ_and_the_first_is_that_of_the_run() -> None:
+    lesson = learn.Lesson("best", PRESETS["best"], "shipped", {}, {})
+    assert lesson.seed(7) == 7
+    found = [replace(lesson, repeat=repeat).seed(first) for repeat in range(4) for first in (7, 8)]
+    assert len(set(found)) == len(found)

@@ -144,6 +144,14 @@ def test_a_changed_learning_rate_reuses_the_baseline(finished: tuple[Path, Outco
     assert {stage for stage, _ in listener.reused} >= {"data", "baseline", "pairs", "train"}
 
 
+def test_another_seed_is_trained_beside_the_first(finished: tuple[Path, Outcome]) -> None:
+    twice = {"best": {**VALUES["training"]["best"], "seeds": 2}, "v1": VALUES["training"]["v1"]}  # type: ignore[index]
+    listener = Listener()
+    run_recipe(recipe(training=twice), finished[0], listener, stop="train")
+    # Documents learn from the mean of both.
+    assert listener.done == [("train", "best shipped seed 2"), ("train", "best shipped documents")]
+
+
 def test_a_lost_marker_is_work_that_is_done_again(finished: tuple[Path, Outcome]) -> None:
     folder = finished[0]
     marker = next((folder / "stages" / "optimized").glob("*/done.json"))
@@ -180,6 +188,14 @@ def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: 
     # And where it lends its documents only, none of its queries trains any model.
     lent = PRESETS["best"].model_copy(update={"cross_fitted": "corpus"})
     assert all(len(plan.training(view, lent)["python:logging"]) == 0 for view in plan.views)
+    # They then all select, but for those that the view scores.
+    asked = set(plan.scored("python:logging").query_rows.tolist())
+    for view in plan.views:
+        own = set() if view.name == "shipped" else set(view.scored["python:logging"].query_rows.tolist())
+        dev = plan.dev("python:logging", view.name, lent)
+        assert dev is not None
+        assert set(dev.query_rows.tolist()) == asked - own
+        assert plan.selecting(view, PRESETS["v2"]) == view.dev
 
 
 def test_a_search_tries_other_rates_and_goes_on_with_the_best_on_dev(finished: tuple[Path, Outcome]) -> None:

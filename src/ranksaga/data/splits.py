@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.errors import DataError
 
-__all__ = ["Part", "Split", "group_near_copies", "split_guard", "split_trained"]
+__all__ = ["Part", "Split", "group_near_copies", "split_guard", "split_trained", "union"]
 
+# A held-out dev part is a fifth of the queries, more where that is few to choose by, half at most.
 HELD_OUT = 0.2
+DEV_QUERIES = 250
+MOST_HELD_OUT = 0.5
 GUARD_DEV = 1 / 3
 
 
@@ -46,7 +49,7 @@ class Split:
     @property
     def scored(self) -> Qrels:
         """All judgments that are scored, by whichever model."""
-        return _union([fold.scored for fold in self.folds]) if self.folds else self.shipped.scored
+        return union([fold.scored for fold in self.folds]) if self.folds else self.shipped.scored
 
 
 def split_guard(dataset: Dataset, groups: NDArray[np.int32], *, seed: int) -> Split:
@@ -131,11 +134,12 @@ def _cross_fit(dataset: Dataset, test: Qrels, groups: NDArray[np.int32], folds: 
 
 
 def _held_out(dataset: Dataset, source: Qrels, groups: NDArray[np.int32], seed: int) -> tuple[Qrels, Qrels]:
-    """About a fifth of the queries for selection, and the rest; of two groups or more, neither side is empty."""
+    """Queries for selection (about ``DEV_QUERIES``, a fifth to a half of them), and the rest; of two groups or more,
+    neither side is empty."""
     rows = source.query_rows
     share = _share(dataset, rows, groups, seed, "dev")
     distinct = np.unique(share)
-    inside = share < HELD_OUT
+    inside = share < min(MOST_HELD_OUT, max(HELD_OUT, DEV_QUERIES / max(1, len(rows))))
     if len(distinct) > 1:
         inside = (inside | (share == distinct[0])) & (share != distinct[-1])
     return source.only_queries(rows[inside]), source.only_queries(rows[~inside])
@@ -162,7 +166,8 @@ def _share(
     return np.array([values[group] for group in groups[rows].tolist()], dtype=np.float64)
 
 
-def _union(parts: Sequence[Qrels]) -> Qrels:
+def union(parts: Sequence[Qrels]) -> Qrels:
+    """Judgments of several parts as one."""
     queries = np.concatenate([part.queries for part in parts])
     documents = np.concatenate([part.documents for part in parts])
     order = np.lexsort((documents, queries))

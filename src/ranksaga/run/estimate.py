@@ -206,9 +206,11 @@ def _rows(
     took = machine.seconds(read[0] + words[0], read[1] + words[1])
     found.append(("baseline", "encode and search all datasets, BM25", read[1].tokens, took))
     for course, steps in learned:
-        what = f"{course.name} {', '.join(course.views)}: {steps.total:,} steps"
         tokens = steps.total * steps.high.tokens + steps.setup_high.tokens
-        found.append(("train", what, tokens, machine.training(course.name, steps)))
+        for seed in range(course.settings.seeds):
+            name = course.name + (f" seed {seed + 1}" if seed else "")
+            what = f"{name} {', '.join(course.views)}: {steps.total:,} steps"
+            found.append(("train", what, tokens, machine.training(course.name, steps)))
     for stage, what in (("select", "candidates on dev"), ("optimized", "encode and search again")):
         for preset in context.recipe.presets:
             mine = [work for work in works if (work.stage, work.preset) == (stage, preset)]

@@ -20,7 +20,7 @@ from ranksaga.retrieve.blend import Blend, DenseSide, choose_blend, hubness
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.retrieve.search import self_hits
 from ranksaga.run.context import Context, Subject
-from ranksaga.run.learn import Lesson, chosen_encoder, read_choice, select, train, trials
+from ranksaga.run.learn import Lesson, Trained, chosen_encoder, read_choice, select, train, trials
 from ranksaga.run.measure import baseline, lexical, measure, rankings_of, vectors_of
 from ranksaga.run.plan import SHIPPED, Plan, View, make_plan
 from ranksaga.run.publish import Measured, Result, System, publish
@@ -37,7 +37,8 @@ DEV_CUT: Mapping[str, tuple[int | None, int | None]] = {"all": (100, 20), "some"
 
 @dataclass(frozen=True)
 class Model:
-    """One preset's models: by view what was trained (documents under a name of their own) and what selection chose."""
+    """One preset's models: by view what was trained (seeds and documents under names of their own) and what selection
+    chose."""
 
     preset: str
     trained: Mapping[str, Entry]
@@ -100,14 +101,13 @@ def _model(
     if settings.search and runs_to(stop, "select"):
         settings = _searched(context, preset, plan, bases, words)
 
-    def learn(view: View) -> tuple[Entry, Entry | None, Entry | None]:
+    def learn(view: View) -> tuple[Trained, Entry | None]:
         lesson = Lesson(preset, settings, view.name, plan.training(view, settings), bases)
         trained = train(context, lesson)
-        documents = train(context, lesson, trained) if settings.documents is not None else None
         if not runs_to(stop, "select"):
-            return trained, documents, None
-        sets = _dev_sets(context, settings, view, bases, words)
-        return trained, documents, select(context, lesson, trained, sets, documents)
+            return trained, None
+        sets = _dev_sets(context, settings, plan.selecting(view, settings), bases, words)
+        return trained, select(context, lesson, trained, sets)
 
     views = [
         view
@@ -122,9 +122,8 @@ def _model(
     found = {view.name: entries for view, entries in zip(views, context.team.map(learn, views), strict=True)}
     return Model(
         preset,
-        {name: trained for name, (trained, _, _) in found.items()}
-        | {f"{name} documents": documents for name, (_, documents, _) in found.items() if documents is not None},
-        {name: selected for name, (_, _, selected) in found.items() if selected is not None},
+        {label: entry for name, (trained, _) in found.items() for label, entry in trained.entries(name).items()},
+        {name: selected for name, (_, selected) in found.items() if selected is not None},
     )
 
 
@@ -137,13 +136,12 @@ def _searched(
     """
     settings = context.recipe.training[preset]
     view = plan.view(SHIPPED)
-    sets = [one for one in _dev_sets(context, settings, view, bases, words) if one.name not in plan.cross_fitted]
+    devs = {name: dev for name, dev in plan.selecting(view, settings).items() if name not in plan.cross_fitted}
+    sets = _dev_sets(context, settings, devs, bases, words)
 
     def gain_of(trial: Training) -> float:
         lesson = Lesson(preset, trial, SHIPPED, plan.training(view, trial), bases)
-        trained = train(context, lesson)
-        documents = train(context, lesson, trained) if trial.documents is not None else None
-        choice = read_choice(select(context, lesson, trained, sets, documents))
+        choice = read_choice(select(context, lesson, train(context, lesson), sets))
         gain = choice.gain({one.name for one in sets if one.role == "trained"})
         context.voice.say(f"  {preset}: {trial.learning_rate:g}, {trial.epochs} epochs: {100 * gain:+.2f}% on dev")
         return gain
@@ -154,13 +152,17 @@ def _searched(
 
 
 def _dev_sets(
-    context: Context, settings: Training, view: View, bases: Mapping[str, Entry], words: Mapping[str, Entry]
+    context: Context,
+    settings: Training,
+    devs: Mapping[str, Qrels],
+    bases: Mapping[str, Entry],
+    words: Mapping[str, Entry],
 ) -> list[DevSet]:
     found = []
     moves = "all" if settings.towers != "query" else "none" if settings.documents is None else "some"
     queries, depth = DEV_CUT[moves]
     for subject in context.subjects:
-        dev = view.dev.get(subject.name)
+        dev = devs.get(subject.name)
         if dev is None or len(dev) == 0:
             continue
         rows = dev.query_rows
@@ -221,7 +223,7 @@ def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, E
 
     def score(piece: tuple[Subject, str]) -> Entry:
         subject, view = piece
-        rows = plan.rows_to_rank(subject.name, view)
+        rows = plan.rows_to_rank(subject.name, view, context.recipe.training[model.preset])
         label = f"{model.preset} {subject.name}" + ("" if view == "shipped" else f" {view}")
         return measure(context, "optimized", label, encoders[view], subject.dataset, rows)
 
@@ -271,10 +273,11 @@ def _hybrid(
     context: Context, subject: Subject, plan: Plan, entries: Mapping[str, Entry], words: Mapping[str, Entry]
 ) -> tuple[Rankings, tuple[Blend, ...]] | None:
     """BM25 mixed in, the blend chosen on each view's dev queries; ``None`` where there are no dev queries."""
+    settings = context.recipe.training[context.recipe.presets[-1]]
     pieces, blends = [], []
     hubs: dict[str, NDArray[np.float32]] = {}
     for view in plan.scoring_views(subject.name, tuple(entries)):
-        dev = plan.dev(subject.name, view)
+        dev = plan.dev(subject.name, view, settings)
         if dev is None or len(dev) == 0:
             return None
         entry = entries[view]

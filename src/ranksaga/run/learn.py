@@ -21,7 +21,7 @@ from ranksaga.files import read_json, write_json
 from ranksaga.recipe import Distillation, Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.measure import vectors_of
-from ranksaga.run.select import Candidate, DevScorer, DevSet, choose, cut, relative
+from ranksaga.run.select import Candidate, DevScorer, DevSet, choose, cut, judged, relative
 from ranksaga.run.store import Entry
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Choice",
     "Lesson",
+    "Trained",
     "bank_of",
     "chosen_encoder",
     "documents_phase",
@@ -42,21 +43,31 @@ __all__ = [
 ]
 
 # What decides after training, so that another choice among the same weights trains nothing again.
-SELECTION_ONLY = {"splits", "search", "merge_weights", "documents", "tolerance"}
+SELECTION_ONLY = {"splits", "search", "seeds", "merge_weights", "documents", "tolerance", "standard_errors"}
 WEIGHTS = "model.safetensors"
 BANK = 50_000  # documents that a teacher ranks at every step
-PSEUDO, SEARCH = 11, 12  # streams of random draws
+PSEUDO, SEARCH, REPEAT = 11, 12, 13  # streams of random draws
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one model is trained on and how: by subject the judgments, and the measured base model for mining."""
+    """What one model is trained on and how: by subject the judgments, and the measured base model for mining.
+
+    ``repeat`` 0, 1, ... are trainings on the same with seeds of their own.
+    """
 
     preset: str
     settings: Training
     view: str
     training: Mapping[str, Qrels]
     baselines: Mapping[str, Entry]
+    repeat: int = 0
+
+    def seed(self, first: int) -> int:
+        """The seed of this training, in a run with the seed ``first``."""
+        if self.repeat == 0:
+            return first
+        return int(np.random.SeedSequence([first, REPEAT, self.repeat]).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
@@ -96,22 +107,66 @@ def _mean_gain(base: Mapping[str, float], scores: Mapping[str, float], datasets:
     return float(np.mean([relative(base[name], score) for name, score in scores.items() if name in datasets]))
 
 
-def train(context: Context, lesson: Lesson, queries: Entry | None = None) -> Entry:
-    """Fine-tune the base model on a lesson; keeps the weights of every epoch.
+@dataclass(frozen=True)
+class Trained:
+    """What a lesson left: trainings that differ in their seed alone, and what documents learned after them."""
+
+    queries: tuple[Entry, ...]
+    documents: Entry | None
+
+    @property
+    def epochs(self) -> int:
+        """Of each training."""
+        return len(self.queries[0].summary["epochs"])
+
+    def weights(self, epoch: int) -> dict[str, Any]:
+        """The weights after an epoch (1, 2, ...): the mean over the seeds, the documents' tower from its own training
+        where there was one."""
+        from ranksaga.encode.towers import query_tower_state
+        from ranksaga.train.merge import average, load_weights
+
+        states = [load_weights(one.folder / one.summary["epochs"][epoch - 1]) for one in self.queries]
+        state = average(states) if len(states) > 1 else states[0]
+        if self.documents is None:
+            return state
+        of_queries = query_tower_state(state)
+        after = load_weights(self.documents.folder / self.documents.summary["epochs"][-1])
+        return {name: state[name] if name in of_queries else after[name] for name in state}
+
+    def entries(self, view: str) -> dict[str, Entry]:
+        """The stages by a name for people."""
+        found = {view if place == 0 else f"{view} seed {place + 1}": one for place, one in enumerate(self.queries)}
+        return found if self.documents is None else {**found, f"{view} documents": self.documents}
+
+
+def train(context: Context, lesson: Lesson) -> Trained:
+    """Fine-tune the base model on a lesson, once for each seed, and then documents where the settings ask."""
+    seeds = range(lesson.settings.seeds)
+    queries = Trained(
+        tuple(context.team.map(lambda repeat: _train(context, replace(lesson, repeat=repeat)), seeds)), None
+    )
+    return (
+        queries if lesson.settings.documents is None else replace(queries, documents=_train(context, lesson, queries))
+    )
+
+
+def _train(context: Context, lesson: Lesson, queries: Trained | None = None) -> Entry:
+    """One training; keeps the weights of every epoch.
 
     The work is known by what it learns from, not by its view: views that teach the same share one training.
 
     Args:
         context: of the run.
         lesson: what is learned.
-        queries: the training of the queries' tower, which the documents' tower now learns from; none: the first phase.
+        queries: the trainings of the queries' tower, which the documents' tower now learns from; none: the first phase.
     """
     settings, start = _phase(lesson.settings, queries)
     spec = context.encoder.spec
+    seed = lesson.seed(context.recipe.seed)
     inputs = {
         "encoder": spec.identity,
         "settings": settings.model_dump(mode="json", exclude=SELECTION_ONLY),
-        "seed": context.recipe.seed,
+        "seed": seed,
         "start": start,
         "datasets": {
             subject.name: [subject.dataset.fingerprint, _hash(lesson.training[subject.name])]
@@ -131,7 +186,7 @@ def train(context: Context, lesson: Lesson, queries: Entry | None = None) -> Ent
                 document_prompt=spec.prompts.document,
                 max_length=spec.max_length,
                 precision=spec.precision,
-                seed=context.recipe.seed,
+                seed=seed,
                 folder=folder,
                 progress=progress,
             )
@@ -144,49 +199,51 @@ def train(context: Context, lesson: Lesson, queries: Entry | None = None) -> Ent
             "teachers": {one.name: asdict(one.mix) for one in sources if settings.distillation is not None},
         }
 
-    name = f"{lesson.preset} {lesson.view}" + ("" if queries is None else " documents")
+    name = f"{lesson.preset} {lesson.view}"
+    name += " documents" if queries is not None else f" seed {lesson.repeat + 1}" if lesson.repeat else ""
     return context.store.work("train", name, inputs, work)
 
 
-def _phase(settings: Training, queries: Entry | None) -> tuple[Training, list[Any]]:
+def _phase(settings: Training, queries: Trained | None) -> tuple[Training, list[Any]]:
     """The settings of a training phase, and what it starts from beside the base model."""
     if queries is None or settings.documents is None:
         return settings, []
-    return documents_phase(settings), [queries.identity, settings.documents.query_weight]
+    return documents_phase(settings), [*(one.identity for one in queries.queries), settings.documents.query_weight]
 
 
 def documents_phase(settings: Training) -> Training:
     """The settings of the second phase of a training that has one."""
     after = settings.documents
     assert after is not None
-    changes = {"towers": "document", "epochs": after.epochs, "learning_rate": after.learning_rate, "documents": None}
-    return settings.model_copy(update=changes)
+    return settings.model_copy(
+        update={
+            "towers": "document",
+            "epochs": after.epochs,
+            "learning_rate": after.learning_rate,
+            "seeds": 1,
+            "documents": None,
+        }
+    )
 
 
-def _at_start(context: Context, settings: Training, queries: Entry | None, start: Sequence[Any]) -> SentenceTransformer:
-    from ranksaga.train.merge import interpolate, load_weights
+def _at_start(
+    context: Context, settings: Training, queries: Trained | None, start: Sequence[Any]
+) -> SentenceTransformer:
+    from ranksaga.train.merge import interpolate
 
     model = context.fresh_model(settings)
     if queries is not None:
-        tuned = load_weights(queries.folder / queries.summary["epochs"][-1])
-        model.load_state_dict(interpolate(model.state_dict(), tuned, start[-1]))
+        model.load_state_dict(interpolate(model.state_dict(), queries.weights(queries.epochs), start[-1]))
     return model
 
 
-def select(
-    context: Context, lesson: Lesson, trained: Entry, sets: Sequence[DevSet], documents: Entry | None = None
-) -> Entry:
-    """Choose epoch and weights on dev, and keep the chosen ones. The choice is on disk before any test score.
-
-    ``documents`` is the training of the documents' tower, where there was one.
-    """
+def select(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[DevSet]) -> Entry:
+    """Choose epoch and weights on dev, and keep the chosen ones. The choice is on disk before any test score."""
     settings = lesson.settings
-    of_documents = settings.documents.weights if settings.documents is not None and documents is not None else None
     inputs = {
-        "trained": trained.identity,
-        "documents": documents.identity if documents is not None else None,
-        "weights": [settings.merge_weights, of_documents],
-        "tolerance": settings.tolerance,
+        "trained": [one.identity for one in trained.entries("").values()],
+        "weights": [settings.merge_weights, settings.documents.weights if settings.documents is not None else None],
+        "tolerance": [settings.tolerance, settings.standard_errors],
         "dev": [[one.name, one.role, one.dataset.fingerprint] for one in sets],
         "encoder": context.encoder.spec.identity,
     }
@@ -194,15 +251,14 @@ def select(
     def work(folder: Path) -> dict[str, Any]:
         from ranksaga.train.merge import save_weights
 
-        epochs = [trained.folder / path for path in trained.summary["epochs"]]
         if settings.merge_weights == (1.0,) and settings.towers == "shared":
             # The first study's way: the last epoch as it is, and no dev score asked.
-            choice = Choice(len(epochs), 1.0, None, "last epoch, as the preset says", {}, ())
+            choice = Choice(trained.epochs, 1.0, None, "last epoch, as the preset says", {}, ())
         else:
-            choice = _choose(context, lesson, epochs, sets, documents)
+            choice = _choose(context, lesson, trained, sets)
         if choice.weight > 0:
             base = context.fresh_model(settings).state_dict()
-            save_weights(folder / WEIGHTS, _mixed(base, _tuned(epochs[choice.epoch - 1], documents), choice))
+            save_weights(folder / WEIGHTS, _mixed(base, trained.weights(choice.epoch), choice))
         write_json(folder / "choice.json", asdict(choice))
         return {
             "epoch": choice.epoch,
@@ -231,9 +287,7 @@ def read_choice(selected: Entry) -> Choice:
     return Choice(**{**stored, "candidates": tuple(Candidate(**candidate) for candidate in stored["candidates"])})
 
 
-def _choose(
-    context: Context, lesson: Lesson, epochs: Sequence[Path], sets: Sequence[DevSet], documents: Entry | None
-) -> Choice:
+def _choose(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[DevSet]) -> Choice:
     if not sets:
         raise StageError(
             f"{lesson.preset}: no dataset has dev queries to choose an epoch and a weight; add a dev split"
@@ -242,25 +296,23 @@ def _choose(
     model = context.fresh_model(settings)
     base_state = copy.deepcopy(model.state_dict())
     score = DevScorer(sets)
-    base = score(context.encoder)
-    of_documents: tuple[float | None, ...] = (None,)
-    if documents is not None and settings.documents is not None:
-        of_documents = settings.documents.weights
+    of_base = score(context.encoder)
+    base = {name: float(values.mean()) for name, values in of_base.items()}
+    of_documents = (None,) if settings.documents is None else settings.documents.weights
     # Documents outermost: they are encoded once for each weight of theirs.
-    rounds = list(product(of_documents, enumerate(epochs, start=1)))
+    rounds = list(product(of_documents, range(1, trained.epochs + 1)))
     candidates: list[Candidate] = []
     total = len(rounds) * len(settings.merge_weights)
     with context.voice.progress(f"select {lesson.preset} {lesson.view}", total) as advance:
-        for document_weight, (epoch, path) in rounds:
-            tuned = _tuned(path, documents)
+        for document_weight, epoch in rounds:
+            tuned = trained.weights(epoch)
             for weight in settings.merge_weights:
-                candidate = Candidate(epoch, weight, document_weight, {})
+                candidate = Candidate(epoch, weight, document_weight, {}, {})
                 model.load_state_dict(_mixed(base_state, tuned, candidate))
-                scores = score(context.encoder.with_model(model))
-                candidates.append(replace(candidate, scores=scores))
+                candidates.append(judged(candidate, of_base, score(context.encoder.with_model(model))))
                 advance(1)
     roles = {one.name: one.role for one in sets}
-    best = choose(base, candidates, roles, settings.tolerance)
+    best = choose(base, candidates, roles, settings.tolerance, settings.standard_errors)
     if best is None:
         worst = max(candidates, key=lambda c: min(relative(base[name], score) for name, score in c.scores.items()))
         name = min(worst.scores, key=lambda name: relative(base[name], worst.scores[name]))
@@ -271,19 +323,6 @@ def _choose(
         return Choice(0, 0.0, None, reason, base, tuple(candidates))
     reason = "largest mean gain on dev that loses nowhere"
     return Choice(best.epoch, best.weight, best.document_weight, reason, base, tuple(candidates))
-
-
-def _tuned(epoch: Path, documents: Entry | None) -> dict[str, Any]:
-    """The weights of an epoch, with the documents' tower of its own training where there was one."""
-    from ranksaga.encode.towers import query_tower_state
-    from ranksaga.train.merge import load_weights
-
-    state = load_weights(epoch)
-    if documents is None:
-        return state
-    of_queries = query_tower_state(state)
-    after = load_weights(documents.folder / documents.summary["epochs"][-1])
-    return {name: state[name] if name in of_queries else after[name] for name in state}
 
 
 def _mixed(base: Mapping[str, Any], tuned: Mapping[str, Any], mix: Candidate | Choice) -> dict[str, Any]:
@@ -351,7 +390,7 @@ def _teacher(context: Context, lesson: Lesson, subject: Subject, options: Distil
 
     name = subject.name
     vectors = vectors_of(lesson.baselines[name])
-    rng = np.random.default_rng([context.recipe.seed, PSEUDO, int(subject.dataset.fingerprint[:8], 16)])
+    rng = np.random.default_rng([lesson.seed(context.recipe.seed), PSEUDO, int(subject.dataset.fingerprint[:8], 16)])
     dataset, documents = bank_of(subject.dataset, lesson.training[name], rng)
     train = dataset.qrels["train"]
     pseudo = pseudo_queries(dataset.corpus, options.pseudo_queries, rng)

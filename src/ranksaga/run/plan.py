@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ranksaga.compare.results import QueryGroup
 from ranksaga.data.dataset import Qrels
 from ranksaga.data.leakage import COSINE, JACCARD, near_copies
-from ranksaga.data.splits import Split, group_near_copies, split_guard, split_trained
+from ranksaga.data.splits import Split, group_near_copies, split_guard, split_trained, union
 from ranksaga.errors import DataError
 from ranksaga.evaluate.benchmark import Vectors
 from ranksaga.files import write_json
@@ -59,12 +59,25 @@ class Plan:
         """What trains a view's model; without judgments, a dataset that lends its documents only."""
         found = {}
         for name, judged in view.training.items():
-            if settings.cross_fitted == "corpus" and name in self.cross_fitted:
+            if self._lends_corpus(name, settings):
                 if settings.distillation is not None and settings.splits == "all":
                     found[name] = Qrels.of([])
             elif len(judged.positives) and (name in self.with_train or settings.splits == "all"):
                 found[name] = judged
         return found
+
+    def selecting(self, view: View, settings: Training) -> dict[str, Qrels]:
+        """What selects in a view. Judgments that could train, and train nothing, select too."""
+        found = {name: view.dev[name] for name in view.dev if not self._lends_corpus(name, settings)}
+        for name in self.cross_fitted:
+            if self._lends_corpus(name, settings):
+                parts = [part[name] for part in (view.training, view.dev) if name in part]
+                if any(map(len, parts)):
+                    found[name] = union(parts)
+        return found
+
+    def _lends_corpus(self, name: str, settings: Training) -> bool:
+        return settings.cross_fitted == "corpus" and name in self.cross_fitted
 
     def scored(self, subject: str) -> Qrels:
         """Judgments that score a dataset, whichever model answers."""
@@ -90,31 +103,32 @@ class Plan:
             return self.scored(subject).query_rows
         return self.view(view).scored[subject].query_rows
 
-    def rows_to_rank(self, subject: str, view: str) -> NDArray[np.int32]:
+    def rows_to_rank(self, subject: str, view: str, settings: Training) -> NDArray[np.int32]:
         """Query rows that a view's model ranks: what is scored, and the dev queries of its hybrid."""
         rows = [self.scored(subject).query_rows]
-        dev = self.dev(subject, view)
+        dev = self.dev(subject, view, settings)
         if dev is not None:
             rows.append(dev.query_rows)
         return np.unique(np.concatenate(rows)).astype(np.int32)
 
-    def dev(self, subject: str, view: str) -> Qrels | None:
+    def dev(self, subject: str, view: str, settings: Training) -> Qrels | None:
         """Dev judgments of a dataset in a view."""
-        return self.view(view).dev.get(subject)
+        return self.selecting(self.view(view), settings).get(subject)
 
-    def counts(self) -> dict[str, Any]:
-        """Queries by view and subject, for the record."""
-        return {
-            view.name: {
-                name: {
-                    "train": len(view.training[name].query_rows) if name in view.training else 0,
-                    "dev": len(view.dev[name].query_rows) if name in view.dev else 0,
-                    "scored": len(view.scored[name].query_rows) if name in view.scored else 0,
-                }
-                for name in sorted({*view.training, *view.dev, *view.scored})
+    def counts(self, settings: Training) -> dict[str, Any]:
+        """Queries by view and subject as these settings use them, for the record."""
+        found = {}
+        for view in self.views:
+            parts = {
+                "train": self.training(view, settings),
+                "dev": self.selecting(view, settings),
+                "scored": view.scored,
             }
-            for view in self.views
-        }
+            found[view.name] = {
+                name: {part: len(judged[name].query_rows) if name in judged else 0 for part, judged in parts.items()}
+                for name in sorted(set().union(*parts.values()))
+            }
+        return found
 
 
 def make_plan(context: Context, bases: Mapping[str, Entry]) -> Plan:

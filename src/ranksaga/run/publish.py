@@ -154,7 +154,7 @@ def _record(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> d
         "environment": describe_environment(),
         "encoder": {**asdict(spec), "identity": spec.identity},
         "datasets": {subject.name: subject.dataset.fingerprint for subject in context.subjects},
-        "plan": measured.plan.counts(),
+        "plan": measured.plan.counts(context.recipe.training[context.recipe.presets[-1]]),
         "training": {
             preset: {view: entry.summary for view, entry in entries.items()} for preset, entries in trained.items()
         },

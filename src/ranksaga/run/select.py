@@ -2,15 +2,16 @@
 
 Weights are interpolated between the base and the fine-tuned model (WiSE-FT, Wortsman et al. 2022;
 LM-Cocktail, Xiao et al. 2023). The candidate that gains most on average over the trained datasets
-is taken among those that lose nowhere, guards included, more than a tolerance. Where candidates
-change documents, dev queries are ranked against those that can matter: what the base model and BM25
-rank high, and what is judged. Test queries play no part.
+is taken among those that lose nowhere, guards included, more than a tolerance. A loss counts where it
+is larger than what chance gives: a few dozen dev queries would otherwise refuse candidates by the toss
+of a coin. Where candidates change documents, dev queries are ranked against those that can matter: what
+the base model and BM25 rank high, and what is judged. Test queries play no part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ranksaga.evaluate.benchmark import Vectors, rank
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.retrieve.rankings import Rankings
 
-__all__ = ["Candidate", "DevScorer", "DevSet", "choose", "cut", "dev_set", "relative"]
+__all__ = ["Candidate", "DevScorer", "DevSet", "choose", "cut", "dev_set", "judged", "relative"]
 
 METRIC = "ndcg_at_10"
 
@@ -38,13 +39,21 @@ class DevSet:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An epoch and the weights of the fine-tuned model (of the documents' tower: none where it has no weights of its
-    own), with nDCG@10 on dev by dataset."""
+    """An epoch and the weights of the fine-tuned model, with what dev queries say of it.
+
+    Attributes:
+        epoch: 1, 2, ...
+        weight: of the fine-tuned model against the base.
+        document_weight: of the documents' tower; none where it has no weight of its own.
+        scores: nDCG@10 by dataset.
+        errors: standard error of the mean difference to the base model, paired by query, by dataset.
+    """
 
     epoch: int
     weight: float
     document_weight: float | None
     scores: Mapping[str, float]
+    errors: Mapping[str, float]
 
 
 def dev_set(
@@ -92,8 +101,8 @@ class DevScorer:
         self._sets = sets
         self._documents: dict[str, dict[str, NDArray[np.float32]]] = {}
 
-    def __call__(self, encoder: Encoder) -> dict[str, float]:
-        """nDCG@10 on each dev set."""
+    def __call__(self, encoder: Encoder) -> dict[str, NDArray[np.float64]]:
+        """nDCG@10 of each dev query, by dataset."""
         if encoder.document_identity not in self._documents:
             # One candidate's documents at a time, and the base model's, which most candidates share.
             for other in list(self._documents)[1:]:
@@ -105,25 +114,50 @@ class DevScorer:
         return {one.name: _score(encoder, one, documents[one.name]) for one in self._sets}
 
 
-def _score(encoder: Encoder, one: DevSet, documents: NDArray[np.float32]) -> float:
+def _score(encoder: Encoder, one: DevSet, documents: NDArray[np.float32]) -> NDArray[np.float64]:
     rows = one.dataset.qrels["dev"].query_rows
     queries = encoder.encode_queries([one.dataset.queries.texts[row] for row in rows])
     rankings = rank(one.dataset, Vectors(documents, queries, rows), rows, 10)
-    return evaluate(rankings, one.dataset, "dev", system="candidate").mean(METRIC)
+    return evaluate(rankings, one.dataset, "dev", system="candidate").values[METRIC]
+
+
+def judged(
+    place: Candidate, base: Mapping[str, NDArray[np.float64]], found: Mapping[str, NDArray[np.float64]]
+) -> Candidate:
+    """A candidate with its scores and their errors, from the values of each dev query."""
+    errors = {}
+    for name, values in found.items():
+        differences = values - base[name]
+        errors[name] = float(differences.std(ddof=1) / len(differences) ** 0.5) if len(differences) > 1 else 0.0
+    return replace(place, scores={name: float(values.mean()) for name, values in found.items()}, errors=errors)
 
 
 def choose(
-    base: Mapping[str, float], candidates: Sequence[Candidate], roles: Mapping[str, str], tolerance: float
+    base: Mapping[str, float],
+    candidates: Sequence[Candidate],
+    roles: Mapping[str, str],
+    tolerance: float,
+    standard_errors: float,
 ) -> Candidate | None:
-    """The candidate with the largest mean relative gain that loses nowhere more than ``tolerance``.
+    """The candidate with the largest mean relative gain that loses nowhere.
 
     ``None``: no candidate gains on average under that constraint, so the base model stays.
+
+    Args:
+        base: nDCG@10 of the base model on dev, by dataset.
+        candidates: to choose from.
+        roles: trained or guard, by dataset.
+        tolerance: relative loss that counts as none.
+        standard_errors: a loss beyond the tolerance counts where it is more than so many of its standard errors.
     """
     best, most = None, 0.0
     for candidate in candidates:
-        changes = {name: relative(base[name], score) for name, score in candidate.scores.items()}
-        if min(changes.values()) < -tolerance:
+        if any(
+            relative(base[name], score + standard_errors * candidate.errors[name]) < -tolerance
+            for name, score in candidate.scores.items()
+        ):
             continue
+        changes = {name: relative(base[name], score) for name, score in candidate.scores.items()}
         gain = float(np.mean([change for name, change in changes.items() if roles[name] == "trained"]))
         if gain > most:
             best, most = candidate, gain

@@ -195,7 +195,8 @@ class _Counts:
             changed = sum(weight > 0 for weight in of_documents)
             low = high = Load()
             for subject in self._subjects:
-                devs = [dev for name in course.views if (dev := self._plan.dev(subject.name, name)) is not None]
+                found = [self._plan.dev(subject.name, name, settings) for name in course.views]
+                devs = [dev for dev in found if dev is not None]
                 if devs:
                     few, many = self._dev(subject, devs, POOL if settings.towers != "query" else None)
                     low, high = low + few.times(mixes), high + many.times(mixes)
@@ -230,8 +231,8 @@ class _Counts:
             names = tuple(name for course in mine for name in course.views)
             for subject in self._subjects:
                 views = self._plan.scoring_views(subject.name, names)
-                once = most = self._asked(subject, self._plan.rows_to_rank(subject.name, views[0]))
                 settings = mine[0].settings
+                once = most = self._asked(subject, self._plan.rows_to_rank(subject.name, views[0], settings))
                 if settings.towers == "shared" or settings.documents is not None:
                     most = most + self._documents[subject.name]
                 # Where documents' weight 0 is a choice, they may stay.

@@ -38,7 +38,7 @@ __all__ = ["Progress", "TrainingResult", "train"]
 
 FORMAT = 1
 # Settings that decide what is trained on or what is done with the weights, not how they are trained.
-ELSEWHERE = {"splits", "search", "cross_fitted", "merge_weights", "documents", "tolerance"}
+ELSEWHERE = {"splits", "search", "seeds", "cross_fitted", "merge_weights", "documents", "tolerance", "standard_errors"}
 
 
 class Progress(Protocol):
