@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -80,6 +81,60 @@ def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(tmp_path: Path,
     ]
     assert [len(curve) for curve in losses] == [small_run.steps] * 2
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+FAULTY = """
+import numpy as np
+from ranksaga.backends import torchrun
+from ranksaga.errors import StageError
+import torch.distributed as distributed
+
+class Engine:
+    def __init__(self, identity):
+        self.identity = identity
+    def to(self, device):
+        return self
+    def __call__(self, batch):
+        if self.identity == "faulty" and distributed.get_rank() == 0:
+            raise StageError("out of luck")
+        return np.full((1, 2), batch, dtype=np.float32)
+
+torchrun._join()
+if distributed.get_rank():
+    torchrun._follow("cpu")
+else:
+    crew = torchrun.Crew("cpu")
+    try:
+        list(crew.vectors(Engine("faulty"), [0, 1, 2]))
+    except StageError as error:
+        print(error)
+    left = crew.vectors(Engine("left"), [0, 1, 2])
+    next(left)
+    left.close()
+    print(sorted((place, float(made[0, 0])) for place, made in crew.vectors(Engine("good"), [5, 6, 7])))
+    crew.dismiss()
+distributed.destroy_process_group()
+"""
+
+
+def test_an_error_of_rank_0_leaves_the_others_in_step(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    joined = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "faulty.py")],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**joined, "RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]
+    told, _ = ranks[0].communicate(timeout=120)
+    assert ranks[1].wait(timeout=120) == ranks[0].returncode == 0
+    assert told.splitlines() == ["out of luck", "[(0, 5.0), (1, 6.0), (2, 7.0)]"]
 
 
 @pytest.mark.parametrize("text", ["", "0", "two", "-1", "2.0"])

@@ -203,8 +203,12 @@ class Crew(Alone):
         if new:
             self._sent.append(engine.identity)
         _tell(("encode", engine.identity, engine if new else None, batches))
-        yield from _own(engine, batches)
-        yield from _gathered(())
+        try:
+            yield from _own(engine, batches)
+        finally:
+            # The others wait for this, whatever happened here.
+            others = _gathered(())
+        yield from others
 
     def train(
         self,
