@@ -3,12 +3,13 @@
 Every query is scored against every document, yet only a tile of scores is ever in memory.
 The k-th best score of each query so far is a threshold: of later tiles only the few scores
 that reach it are kept, so the selection costs little beside the matrix product. (In a corpus
-of random order about ``k ln(N / k)`` of N documents ever pass.)
+of random order about ``k ln(N / k)`` of N documents ever pass.) Where a large corpus is at hand
+as one array and the processor is fast in bf16, a rough first pass finds candidates (see ``rough``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset
+from ranksaga.encode.precision import choose_precision
 from ranksaga.errors import DataError, ModelError
 from ranksaga.profile import timed
 from ranksaga.retrieve.order import NOTHING, decode_keys
 from ranksaga.retrieve.rankings import Rankings
+from ranksaga.retrieve.rough import best_keys
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +36,9 @@ _QUERIES_AT_ONCE = {"cpu": 256, "cuda": 4096}
 # Matrix products round the rows of a remainder differently. With whole multiples, equal
 # documents get equal scores wherever they stand.
 _MULTIPLE = 64
+# A rough first pass is taken from this many products on, and where it leaves few documents of many.
+_LARGE = 5e10
+_SHALLOW = 32
 
 
 def self_hits(dataset: Dataset) -> NDArray[np.int32]:
@@ -76,15 +82,70 @@ def search(
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     _check_finite(query_vectors, "query", 0)
+    own = np.full(len(query_rows), -1, dtype=np.int64) if exclude is None else exclude.astype(np.int64)
+    whole = _whole(document_blocks, len(ties))
+    keys = None
+    if whole is not None and place.type == "cpu" and _pays(len(query_rows), whole, depth):
+        _check_finite(whole, "document", 0)
+        keys = _in_two_passes(query_vectors, whole, ties, depth, own, place)
+    if keys is None:
+        keys = _in_one_pass(query_vectors, document_blocks, ties, min(depth, len(ties)), own, place)
+    return Rankings(query_rows.astype(np.int32), *decode_keys(keys, ties))
+
+
+def _whole(blocks: Iterable[tuple[int, NDArray[np.float32]]], documents: int) -> NDArray[np.float32] | None:
+    """The corpus, where it is at hand as one array."""
+    if not isinstance(blocks, Sequence) or len(blocks) != 1:
+        return None
+    first, vectors = blocks[0]
+    return vectors if first == 0 and len(vectors) == documents and vectors.ndim == 2 else None
+
+
+def _pays(queries: int, documents: NDArray[np.float32], depth: int) -> bool:
+    """Whether a rough first pass is worth its while."""
+    large = queries * documents.size >= _LARGE and _SHALLOW * depth <= len(documents)
+    return large and choose_precision("auto", "cpu") == "bf16"
+
+
+def _in_two_passes(
+    query_vectors: NDArray[np.float32],
+    documents: NDArray[np.float32],
+    ties: NDArray[np.int32],
+    depth: int,
+    own: NDArray[np.int64],
+    place: torch.device,
+) -> NDArray[np.int64] | None:
+    """Keys (n, depth) of the best documents, best first; ``None`` where one pass is faster."""
+    with _full_precision(), timed("search", 2.0 * len(query_vectors) * documents.size):
+        found = best_keys(query_vectors, documents, ties, depth, own)
+    if found is None:
+        return None
+    keys, uncertain = found
+    if len(uncertain):
+        blocks = ((first, documents[first : first + _TILE]) for first in range(0, len(documents), _TILE))
+        keys[uncertain] = _in_one_pass(query_vectors[uncertain], blocks, ties, depth, own[uncertain], place)
+    return keys
+
+
+def _in_one_pass(
+    query_vectors: NDArray[np.float32],
+    document_blocks: Iterable[tuple[int, NDArray[np.float32]]],
+    ties: NDArray[np.int32],
+    depth: int,
+    own: NDArray[np.int64],
+    place: torch.device,
+) -> NDArray[np.int64]:
+    """Keys (n, depth) of the best documents, best first."""
+    import torch
+
     queries = torch.from_numpy(_padded(query_vectors)).to(place)
-    own = np.full(len(query_rows), -1, dtype=np.int64) if exclude is None else exclude
-    best = _Best(len(queries), len(query_rows), min(depth, len(ties)), place)
+    best = _Best(len(queries), len(query_vectors), depth, place)
     tie_keys = torch.from_numpy(0x7FFFFFFF - np.append(ties, np.zeros(_MULTIPLE)).astype(np.int64)).to(place)
     chunk = _QUERIES_AT_ONCE.get(place.type, 256)
     room = min(chunk, len(queries)) * _TILE
     scratch, mask = torch.empty(room, device=place), torch.empty(room, dtype=torch.bool, device=place)
     seen = 0
-    flops = 2.0 * len(query_rows) * len(ties) * query_vectors.shape[1]
+    flops = 2.0 * query_vectors.size * len(ties)
     with torch.inference_mode(), _full_precision(), timed("search", flops):
         for first, size, tile in _tiles(document_blocks, query_vectors.shape[1]):
             seen = first + size
@@ -102,7 +163,7 @@ def search(
         raise DataError(
             f"the document vectors cover {seen} rows and the corpus has {len(ties)}; encode the whole corpus"
         )
-    return best.rankings(query_rows, ties)
+    return best.sorted(len(query_vectors))
 
 
 class _Best:
@@ -148,10 +209,10 @@ class _Best:
         worst = kept.amin(dim=1, keepdim=True)
         torch.where(worst == NOTHING, thresholds, _scores_of(worst), out=thresholds)
 
-    def rankings(self, query_rows: NDArray[np.int32], ties: NDArray[np.int32]) -> Rankings:
-        """The final rankings, sorted."""
-        keys = self.keys[: len(query_rows)].sort(dim=1, descending=True).values
-        return Rankings(query_rows.astype(np.int32), *decode_keys(keys.cpu().numpy(), ties))
+    def sorted(self, queries: int) -> NDArray[np.int64]:
+        """The keys of the first queries, best first."""
+        keys: NDArray[np.int64] = self.keys[:queries].sort(dim=1, descending=True).values.cpu().numpy()
+        return keys
 
 
 def _where(mask: torch.Tensor) -> torch.Tensor:

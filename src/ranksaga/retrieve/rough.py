@@ -1,0 +1,202 @@
+"""Exact dense search in two passes, for processors whose bf16 matrix products are much faster than fp32.
+
+The first pass scores every document in bf16, with a bound on its error. What can be among the best by that bound
+is scored again in float32. So the result is that of float32 throughout; documents are read twice, the second time
+only a few for each query, which asks for all of them at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranksaga.retrieve.order import NOTHING, encode_keys, take_best
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["best_keys"]
+
+BLOCK = 65536  # documents in bf16 at once
+TILE, CHUNK = 4096, 512  # documents and queries of one product, whose result stays in the processor's cache
+AGAIN = 16  # queries scored a second time at once
+MULTIPLE = 64  # so that every row is rounded the same way, see ``search``
+SAMPLE = (8192, 65536)  # documents, at least and at most, that tell where a query's best ones begin
+SAMPLED = 32  # of the best ones that the sample should hold
+SPREAD = 2.5  # standard deviations of that number; what still goes wrong is searched exactly at once
+UNIT = 1 / 256  # rounding to bf16 takes at most this share of a number
+MOST = 8  # times as many candidates as results; more would cost more than the first pass saves
+
+
+def best_keys(
+    queries: NDArray[np.float32],
+    documents: NDArray[np.float32],
+    ties: NDArray[np.int32],
+    depth: int,
+    own: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Keys (n, depth) of the best documents, best first, and the rows (m,) of queries for which they are not certain.
+
+    ``None`` where bf16 says too little of these vectors to gain anything.
+
+    Args:
+        queries: (n, d) float32, finite.
+        documents: (m, d) float32, finite, with m at least ``depth``.
+        ties: (m,) tie ranks.
+        depth: results a query.
+        own: (n,) a document a query that is no result, or -1.
+    """
+    import torch
+
+    with torch.inference_mode():
+        asked = torch.from_numpy(np.ascontiguousarray(queries))
+        rough = asked.bfloat16()
+        slack = _slack(asked, rough, documents)
+        begins, expected = _begins(rough, documents, depth, slack)
+        if expected > MOST * depth:
+            return None
+        keys = np.full((len(queries), depth), NOTHING, dtype=np.int64)
+        uncertain = []
+        for start, found in zip(range(0, len(queries), CHUNK), _candidates(rough, documents, begins), strict=True):
+            rows = slice(start, start + CHUNK)
+            kept, least = _by_query(*found, depth, own[rows])
+            cut = _surely_below(torch.from_numpy(least), slack[rows])
+            uncertain += (start + np.flatnonzero(~(cut >= begins[rows, 0].float()).numpy())).tolist()
+            chosen = [columns[scores >= least] for (columns, scores), least in zip(kept, cut.numpy(), strict=True)]
+            for first in range(0, len(chosen), AGAIN):
+                part = chosen[first : first + AGAIN]
+                place = slice(start + first, start + first + len(part))
+                keys[place] = _again(asked[place], documents, part, ties, depth)
+        return keys, np.array(uncertain, dtype=np.int64)
+
+
+def _slack(asked: torch.Tensor, rough: torch.Tensor, documents: NDArray[np.float32]) -> torch.Tensor:
+    """(n,) how far a score of rounded vectors can be from that of the exact ones: Cauchy-Schwarz on what rounding
+    took from both, and sums in float32."""
+    import torch
+
+    longest = furthest = 0.0
+    for start in range(0, len(documents), TILE):
+        exact = torch.from_numpy(
+            np.array(documents[start : start + TILE])
+        )  # a copy: torch wants memory that it may write
+        longest = max(longest, float(exact.norm(dim=1).max()))
+        furthest = max(furthest, float((exact - exact.bfloat16().float()).norm(dim=1).max()))
+    norms = asked.norm(dim=1)
+    lost = (asked - rough.float()).norm(dim=1) * longest + rough.float().norm(dim=1) * furthest
+    sums = 2 * asked.shape[1] * torch.finfo(torch.float32).eps * norms * longest
+    slack: torch.Tensor = (lost + sums) * 1.001
+    return slack
+
+
+def _surely_below(scores: torch.Tensor, slack: torch.Tensor) -> torch.Tensor:
+    """What no rough score falls below if its exact one is at least the exact one behind a rough score of ``scores``."""
+    exact: torch.Tensor = scores - slack - UNIT * (scores.abs() + slack)
+    rough: torch.Tensor = exact - slack - UNIT * (exact.abs() + slack)
+    return rough
+
+
+def _begins(
+    rough: torch.Tensor, documents: NDArray[np.float32], depth: int, slack: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """(n, 1) bf16, from which score on documents are looked at, judged by a sample; and about how many that are."""
+    import torch
+
+    count = len(documents)
+    size = min(count, int(np.clip(SAMPLED * count // depth, *SAMPLE)))
+    rows = np.linspace(0, count - 1, size).round().astype(np.int64)
+    sample = torch.from_numpy(documents[rows]).bfloat16().T
+    expected = depth * size / count
+    place = min(size, int(np.ceil(expected + SPREAD * expected**0.5 + 1)))
+    begins = torch.empty(len(rough), 1, dtype=torch.bfloat16)
+    passing = 0.0
+    for start in range(0, len(rough), CHUNK):
+        scores = rough[start : start + CHUNK] @ sample
+        least = _surely_below(scores.topk(place, dim=1).values[:, -1].float(), slack[start : start + CHUNK])
+        begins[start : start + CHUNK, 0] = least.bfloat16()
+        passing += float((scores >= begins[start : start + CHUNK]).sum())
+    return begins, passing / max(1, len(rough)) * count / size
+
+
+def _candidates(
+    rough: torch.Tensor, documents: NDArray[np.float32], begins: torch.Tensor
+) -> Iterator[tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.float32]]]:
+    """For each chunk of queries what passes: rows within the chunk, documents, rough scores; in no order."""
+    import torch
+
+    chunks = range(0, len(rough), CHUNK)
+    found: list[list[tuple[NDArray[np.uint16], NDArray[np.int32], torch.Tensor]]] = [[] for _ in chunks]
+    scratch, mask = torch.empty(CHUNK * TILE, dtype=torch.bfloat16), torch.empty(CHUNK * TILE, dtype=torch.bool)
+    for block, first in _blocks(documents):
+        for place, start in enumerate(chunks):
+            asked, least = rough[start : start + CHUNK], begins[start : start + CHUNK]
+            for begin in range(0, len(block), TILE):
+                tile = block[begin : begin + TILE]
+                room = len(asked) * len(tile)
+                scores, flags = (one[:room].view(len(asked), len(tile)) for one in (scratch, mask))
+                torch.mm(asked, tile.T, out=scores)
+                torch.ge(scores, least, out=flags)
+                passed = _true(mask[:room].numpy())
+                rows, columns = np.divmod(passed, len(tile))
+                part = rows.astype(np.uint16), (columns + (first + begin)).astype(np.int32)
+                found[place].append((*part, scratch[torch.from_numpy(passed)]))
+    for parts in found:
+        rows_of, columns_of, scores_of = zip(*parts, strict=True)
+        parts.clear()
+        yield np.concatenate(rows_of), np.concatenate(columns_of), torch.cat(scores_of).float().numpy()
+
+
+def _blocks(documents: NDArray[np.float32]) -> Iterator[tuple[torch.Tensor, int]]:
+    import torch
+
+    for first in range(0, len(documents), BLOCK):
+        yield torch.from_numpy(np.array(documents[first : first + BLOCK])).bfloat16(), first
+
+
+def _true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Places of the few true values. Eight flags are one word, and most words are 0."""
+    whole = len(flags) // 8 * 8
+    words = np.flatnonzero(flags[:whole].view(np.uint64))
+    inside = flags[:whole].reshape(-1, 8)[words]
+    row, column = np.nonzero(inside)
+    return np.concatenate([words[row] * 8 + column, whole + np.flatnonzero(flags[whole:])])
+
+
+def _by_query(
+    rows: NDArray[np.uint16],
+    columns: NDArray[np.int32],
+    scores: NDArray[np.float32],
+    depth: int,
+    own: NDArray[np.int64],
+) -> tuple[list[tuple[NDArray[np.int32], NDArray[np.float32]]], NDArray[np.float32]]:
+    """The candidates of each query of a chunk, without its own document; and its ``depth``-th score, -inf where there
+    are fewer."""
+    others = columns != own[rows]
+    rows, columns, scores = rows[others], columns[others], scores[others]
+    order = np.argsort(rows, kind="stable")
+    ends = np.cumsum(np.bincount(rows, minlength=len(own)))[:-1]
+    kept = list(zip(np.split(columns[order], ends), np.split(scores[order], ends), strict=True))
+    least = [-np.inf if len(one) < depth else np.partition(one, len(one) - depth)[len(one) - depth] for _, one in kept]
+    return kept, np.array(least, dtype=np.float32)
+
+
+def _again(
+    asked: torch.Tensor,
+    documents: NDArray[np.float32],
+    chosen: list[NDArray[np.int32]],
+    ties: NDArray[np.int32],
+    depth: int,
+) -> NDArray[np.int64]:
+    """Keys (n, depth) of candidates, best first, from float32 scores."""
+    import torch
+
+    width = max(depth, -(-max(map(len, chosen)) // MULTIPLE) * MULTIPLE)
+    rows = np.zeros((len(chosen), width), dtype=np.int64)
+    real = np.arange(width) < np.array([len(one) for one in chosen])[:, None]
+    rows[real] = np.concatenate(chosen)
+    vectors = torch.from_numpy(documents[rows.ravel()]).view(len(chosen), width, -1)
+    scores = torch.bmm(vectors, asked[:, :, None])[:, :, 0].numpy()
+    return take_best(np.where(real, encode_keys(scores, ties[rows]), NOTHING), depth)

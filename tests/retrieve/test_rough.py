@@ -1,0 +1,126 @@
+"""Two passes find what one pass in float32 finds, to the last bit, or say that they cannot."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ranksaga.retrieve import rough
+from ranksaga.retrieve import search as module
+from ranksaga.retrieve.rankings import Rankings, tie_order
+from ranksaga.retrieve.rough import best_keys
+from ranksaga.retrieve.search import search
+
+COUNT, WIDTH, DEPTH = 3000, 48, 40
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several blocks, tiles, chunks and remainders of each."""
+    for name, value in {"BLOCK": 1100, "TILE": 300, "CHUNK": 16, "SAMPLE": (256, 1024)}.items():
+        monkeypatch.setattr(rough, name, value)
+
+
+def unit(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+    vectors = rng.standard_normal((count, WIDTH), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def one_pass(
+    queries: NDArray[np.float32], documents: NDArray[np.float32], ties: NDArray[np.int32], own: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    return module._in_one_pass(queries, [(0, documents)], ties, DEPTH, own, torch.device("cpu"))
+
+
+def shapes(kind: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Queries and documents of different kinds."""
+    rng = np.random.default_rng(0)
+    queries, documents = unit(rng, 53), unit(rng, COUNT)
+    if kind == "ties":  # every document twice and some often, so that the cut goes through equal scores
+        documents = documents[np.r_[: COUNT // 2, : COUNT // 2]]
+        documents[100:130] = documents[99]
+        queries[:10] = documents[99]
+    elif kind == "sorted":  # what is near to the first query comes last: a part of the corpus tells nothing of it
+        documents = np.ascontiguousarray(documents[np.argsort(documents @ queries[0])])
+    elif kind == "below zero":
+        documents[:, 0], queries[:, 0] = -1.0, 1.0
+    elif kind == "any length":
+        documents *= rng.uniform(0.01, 30.0, (COUNT, 1)).astype(np.float32)
+        queries *= 7.0
+    return queries, documents
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "sorted", "below zero", "any length"])
+def test_keys_are_those_of_one_pass(kind: str) -> None:
+    queries, documents = shapes(kind)
+    ties = np.random.default_rng(1).permutation(COUNT).astype(np.int32)
+    own = np.full(len(queries), -1, dtype=np.int64)
+    own[:20] = np.arange(99, 119)
+    found = best_keys(queries, documents, ties, DEPTH, own)
+    assert found is not None
+    keys, uncertain = found
+    assert len(uncertain) < 5
+    certain = np.setdiff1d(np.arange(len(queries)), uncertain)
+    assert np.array_equal(keys[certain], one_pass(queries, documents, ties, own)[certain])
+
+
+def test_no_rough_score_falls_below_the_bound() -> None:
+    queries, documents = shapes("any length")
+    exact = queries.astype(np.float64) @ documents.astype(np.float64).T
+    asked = torch.from_numpy(queries)
+    slack = rough._slack(asked, asked.bfloat16(), documents)
+    scores = (asked.bfloat16() @ torch.from_numpy(documents).bfloat16().T).float()
+    for row in range(len(queries)):
+        order = np.argsort(exact[row])
+        lowest = rough._surely_below(scores[row], slack[row]).numpy()
+        # No document that is better by the exact score has a rough one below that.
+        assert (np.minimum.accumulate(scores[row].numpy()[order][::-1])[::-1] >= lowest[order]).all()
+
+
+def test_too_close_to_tell_in_bf16_is_left_to_one_pass() -> None:
+    rng = np.random.default_rng(2)
+    documents = unit(rng, 1)[[0] * COUNT] + rng.standard_normal((COUNT, WIDTH), dtype=np.float32) * np.float32(1e-5)
+    assert best_keys(unit(rng, 5), documents, np.arange(COUNT, dtype=np.int32), DEPTH, np.full(5, -1)) is None
+
+
+def test_a_query_whose_sample_misled_is_named() -> None:
+    # The sample sees every 12th document or so; all that is good lies on those, and there are too few of them.
+    rng = np.random.default_rng(3)
+    documents = unit(rng, COUNT)
+    places = np.linspace(0, COUNT - 1, 1024).round().astype(np.int64)[:: 1024 // 35]
+    query = unit(rng, 1)
+    documents[places] = query + 0.1 * unit(rng, len(places))
+    found = best_keys(query, documents, np.arange(COUNT, dtype=np.int32), DEPTH, np.full(1, -1))
+    assert found is not None
+    assert found[1].tolist() == [0]
+
+
+def test_search_takes_two_passes_where_they_pay_and_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, documents = shapes("ties")
+    rows = np.arange(len(queries), dtype=np.int32)
+    ties = tie_order(tuple(f"d{row}" for row in range(COUNT)))
+    exclude = np.full(len(queries), -1, dtype=np.int32)
+    exclude[3] = 99
+
+    def run() -> Rankings:
+        blocks = [(0, documents)]
+        return search(queries, blocks, query_rows=rows, ties=ties, depth=DEPTH, exclude=exclude, device="cpu")
+
+    expected = run()
+    monkeypatch.setattr(module, "_pays", lambda *_: True)
+    taken = []
+
+    def spy(*arguments: object) -> object:
+        keys, _ = best_keys(*arguments)  # type: ignore[arg-type,misc]
+        taken.append(len(keys))
+        keys[7] = 0
+        return keys, np.array([7])  # as if the sample had misled
+
+    monkeypatch.setattr(module, "best_keys", spy)
+    found = run()
+    assert taken == [len(queries)]
+    assert np.array_equal(found.documents, expected.documents)
+    assert np.array_equal(found.scores, expected.scores)
