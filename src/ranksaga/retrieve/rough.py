@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["best_keys"]
 
-BLOCK = 65536  # documents in bf16 at once
+BLOCK = 16384  # documents in bf16 at once
 TILE, CHUNK = 4096, 512  # documents and queries of one product, whose result stays in the processor's cache
+GROUP = 8 * CHUNK  # queries whose candidates are in memory together
 AGAIN = 16  # queries scored a second time at once
 MULTIPLE = 64  # so that every row is rounded the same way, see ``search``
 SAMPLE = (8192, 65536)  # documents, at least and at most, that tell where a query's best ones begin
@@ -59,17 +60,17 @@ def best_keys(
         if expected > MOST * depth:
             return None
         keys = np.full((len(queries), depth), NOTHING, dtype=np.int64)
-        uncertain = []
-        for start, found in zip(range(0, len(queries), CHUNK), _candidates(rough, documents, begins), strict=True):
-            rows = slice(start, start + CHUNK)
-            kept, least = _by_query(*found, depth, own[rows])
-            cut = _surely_below(torch.from_numpy(least), slack[rows])
-            uncertain += (start + np.flatnonzero(~(cut >= begins[rows, 0].float()).numpy())).tolist()
-            chosen = [columns[scores >= least] for (columns, scores), least in zip(kept, cut.numpy(), strict=True)]
-            for first in range(0, len(chosen), AGAIN):
-                part = chosen[first : first + AGAIN]
-                place = slice(start + first, start + first + len(part))
-                keys[place] = _again(asked[place], documents, part, ties, depth)
+        uncertain: list[int] = []
+        for first in range(0, len(queries), GROUP):
+            group = slice(first, min(len(queries), first + GROUP))
+            found = _candidates(rough[group], documents, begins[group])
+            for start, parts in zip(range(first, group.stop, CHUNK), found, strict=True):
+                rows = slice(start, min(group.stop, start + CHUNK))
+                kept, least = _by_query(*parts, depth, own[rows])
+                cut = _surely_below(torch.from_numpy(least), slack[rows])
+                uncertain += (start + np.flatnonzero(~(cut >= begins[rows, 0].float()).numpy())).tolist()
+                chosen = [columns[scores >= least] for (columns, scores), least in zip(kept, cut.numpy(), strict=True)]
+                keys[rows] = _again(asked[rows], documents, chosen, ties, depth)
         return keys, np.array(uncertain, dtype=np.int64)
 
 
@@ -193,10 +194,23 @@ def _again(
     """Keys (n, depth) of candidates, best first, from float32 scores."""
     import torch
 
-    width = max(depth, -(-max(map(len, chosen)) // MULTIPLE) * MULTIPLE)
-    rows = np.zeros((len(chosen), width), dtype=np.int64)
-    real = np.arange(width) < np.array([len(one) for one in chosen])[:, None]
-    rows[real] = np.concatenate(chosen)
-    vectors = torch.from_numpy(documents[rows.ravel()]).view(len(chosen), width, -1)
-    scores = torch.bmm(vectors, asked[:, :, None])[:, :, 0].numpy()
-    return take_best(np.where(real, encode_keys(scores, ties[rows]), NOTHING), depth)
+    found = []
+    for first in range(0, len(chosen), AGAIN):
+        part = chosen[first : first + AGAIN]
+        width = max(depth, -(-max(map(len, part)) // MULTIPLE) * MULTIPLE)
+        rows = np.zeros((len(part), width), dtype=np.int64)
+        real = np.arange(width) < np.array([len(one) for one in part])[:, None]
+        rows[real] = np.concatenate(part)
+        vectors = _rows(documents, rows.ravel()).view(len(part), width, -1)
+        scores = torch.bmm(vectors, asked[first : first + AGAIN, :, None])[:, :, 0].numpy()
+        found.append(take_best(np.where(real, encode_keys(scores, ties[rows]), NOTHING), depth))
+    return np.concatenate(found)
+
+
+def _rows(documents: NDArray[np.float32], rows: NDArray[np.int64]) -> torch.Tensor:
+    """Some vectors, on all cores where that can be."""
+    import torch
+
+    if documents.flags.writeable:
+        return torch.from_numpy(documents).index_select(0, torch.from_numpy(rows))
+    return torch.from_numpy(documents[rows])  # torch wants memory that it may write

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.fused import fuse, pack
+from ranksaga.encode.fused import STEP, fuse, pack
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,9 @@ class FusedTraining:
         places = table.position_embeddings.weight[self._first : self._first + longest]
         states = functional.embedding(ids, table.word_embeddings.weight) + places
         states = states + table.token_type_embeddings.weight[0]
-        states = table.LayerNorm(states).to(torch.bfloat16).view(count * longest, -1)
+        size = count * longest
+        states = table.LayerNorm(states).to(torch.bfloat16).view(size, -1)
+        states = functional.pad(states, (0, 0, 0, -size % STEP))
         bias = None
         if not bool(mask.all()):
             bias = torch.zeros(count, 1, 1, longest, dtype=states.dtype)
@@ -78,7 +80,7 @@ class FusedTraining:
             states = _norm(_product(seen, outward, states), layer.attention.output.LayerNorm)
             inner = functional.gelu(_product(states, up))
             states = _norm(_product(inner, down, states), layer.output.LayerNorm)
-        tokens: torch.Tensor = states.view(count, longest, -1)
+        tokens: torch.Tensor = states[:size].view(count, longest, -1)
         return tokens
 
     def _refresh(self) -> None:
@@ -120,9 +122,20 @@ def _product(states: torch.Tensor, product: Product, residual: torch.Tensor | No
 
 
 def _attention(threes: torch.Tensor, bias: torch.Tensor | None, shape: Sequence[int]) -> torch.Tensor:
-    """Attention over queries, keys and values (t, 3d) of texts of ``shape`` (count, tokens, heads)."""
+    """Attention over queries, keys and values (t, 3d) of texts of ``shape`` (count, tokens, heads), (t, d); rows behind
+    the texts are 0."""
     found: torch.Tensor = _functions()[1].apply(threes, bias, *shape)
     return found
+
+
+def _put(states: torch.Tensor, rows: int) -> torch.Tensor:
+    """States (count, tokens, ...) as ``rows`` rows, 0 behind them."""
+    count, longest, *rest = states.shape
+    size = count * longest
+    found = states.new_empty(rows, *rest)
+    found[:size].view(states.shape).copy_(states)
+    found[size:] = 0
+    return found.view(rows, -1)
 
 
 _MADE: list[tuple[Any, Any]] = []
@@ -164,7 +177,8 @@ def _functions() -> tuple[Any, Any]:
     class Attention(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, threes: Any, bias: Any, count: int, longest: int, heads: int) -> Any:
-            apart = threes.view(count, longest, 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+            real = threes[: count * longest]
+            apart = real.view(count, longest, 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
             query, key, value = apart.view(3, count * heads, longest, -1)
             query *= query.shape[-1] ** -0.5
             scores = torch.bmm(query, key.transpose(1, 2))
@@ -172,15 +186,16 @@ def _functions() -> tuple[Any, Any]:
                 scores.view(count, heads, longest, longest).add_(bias)
             weights = torch.softmax(scores, dim=-1)
             ctx.save_for_backward(apart, weights)
+            ctx.rows = len(threes)
             seen = torch.bmm(weights, value).view(count, heads, longest, -1)
-            return seen.transpose(1, 2).reshape(count * longest, -1)
+            return _put(seen.transpose(1, 2), len(threes))
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             apart, weights = ctx.saved_tensors
             _, count, heads, longest, depth = apart.shape
             query, key, value = apart.view(3, count * heads, longest, depth)
-            gradient = gradients[0].view(count, longest, heads, depth).transpose(1, 2)
+            gradient = gradients[0][: count * longest].view(count, longest, heads, depth).transpose(1, 2)
             gradient = gradient.reshape(count * heads, longest, depth)
             found = torch.empty_like(apart)
             of_query, of_key, of_value = found.view(3, count * heads, longest, depth)
@@ -191,7 +206,7 @@ def _functions() -> tuple[Any, Any]:
             torch.bmm(of_scores, key, out=of_query)
             of_query *= depth**-0.5
             torch.bmm(of_scores.transpose(1, 2), query, out=of_key)
-            return found.permute(1, 3, 0, 2, 4).reshape(count * longest, -1), None, None, None, None
+            return _put(found.permute(1, 3, 0, 2, 4), ctx.rows), None, None, None, None
 
     _MADE.append((Linear, Attention))
     return _MADE[0]
