@@ -197,6 +197,7 @@ PRESETS: Mapping[str, Training] = {
     # Queries learn first, against documents as they are; then documents, less and gently.
     "best": Training(
         epochs=5,
+        seeds=2,
         learning_rate=1e-4,
         weight_decay=0.0,
         max_length=128,
@@ -296,6 +297,7 @@ _QUICKSTART: Mapping[str, Any] = {
     "training": {
         "best": {
             "epochs": 2,
+            "seeds": 1,
             "distillation": {"pseudo_queries": 1500, "documents": 32},
             "merge_weights": [0.5, 1.0],
             "documents": {"weights": [0.0, 0.5]},

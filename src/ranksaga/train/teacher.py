@@ -124,17 +124,14 @@ class Teacher:
     ) -> NDArray[np.float32]:
         """What the teacher thinks of the whole corpus, (texts, documents).
 
-        ``own`` (texts,) are documents that a text is from, -1 for none: they give no feedback, and BM25 is scaled to
-        1 at the best of the others. What is said of them means nothing.
+        ``own`` (texts,) are documents that a text is from, -1 for none: they give no feedback.
         """
         mix = self.mix
         scores: NDArray[np.float32] = vectors @ self.documents.T
         words = np.zeros((1, 1), dtype=np.float32)
         if mix.words:
             words = self.index.scores_of_texts(texts)
-            # Of a text from a document, that document holds every word: beside it all others would count for little.
-            best = np.where(_is_own(words.shape, own), 0.0, words).max(axis=1, keepdims=True)
-            words *= mix.words / np.maximum(best, 1e-6)
+            words *= mix.words / np.maximum(words.max(axis=1, keepdims=True), 1e-6)
         if mix.feedback:
             scores = self._fed_back(scores + words, vectors, own) @ self.documents.T
         scores = scores + words
@@ -148,7 +145,9 @@ class Teacher:
         self, scores: NDArray[np.float32], vectors: NDArray[np.float32], own: NDArray[np.int64] | None
     ) -> NDArray[np.float32]:
         """Unit vectors moved towards the documents that score best."""
-        scores[_is_own(scores.shape, own)] = -np.inf
+        if own is not None:
+            known = np.flatnonzero(own >= 0)
+            scores[known, own[known]] = -np.inf
         count = min(FEEDBACK_DOCUMENTS, scores.shape[1])
         top = np.argpartition(-scores, count - 1, axis=1)[:, :count]
         return towards(vectors, self.documents, top, np.take_along_axis(scores, top, axis=1), self.mix.feedback)
@@ -162,15 +161,6 @@ class Teacher:
         if len(present):
             best[:, present] = np.maximum.reduceat(similar, starts, axis=1)
         return best
-
-
-def _is_own(shape: tuple[int, ...], own: NDArray[np.int64] | None) -> NDArray[np.bool_]:
-    """(texts, documents) whether a text is from a document."""
-    found = np.zeros(shape, dtype=bool)
-    if own is not None:
-        known = np.flatnonzero(own >= 0)
-        found[known, own[known]] = True
-    return found
 
 
 def choose_mix(teacher: Teacher, read_passages: Callable[[], Passages]) -> Teacher:
