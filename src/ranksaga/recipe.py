@@ -76,6 +76,13 @@ class Documents(Settings):
         return value
 
 
+class Lora(Settings):
+    """Low-rank updates of the linear layers in place of all weights (Hu et al. 2021)."""
+
+    rank: int = Field(16, ge=1, description="columns of the two narrow matrices")
+    alpha: float = Field(32.0, gt=0, description="the update counts alpha / rank times")
+
+
 class Training(Settings):
     """How one model is fine-tuned. The presets ``v1``, ``v2`` and ``best`` are values of this type."""
 
@@ -134,6 +141,9 @@ class Training(Settings):
         "labels",
         description="what a dataset with a test split only lends to training: labels: a model for each fold; "
         "corpus: its documents alone (with distillation), one model for all folds",
+    )
+    lora: Lora | None = Field(
+        None, description="learn low-rank updates of the linear layers, and nothing else; none: all weights"
     )
     freeze_embeddings: bool = Field(
         False, description="leave the token embeddings as they are: rare words keep their place"

@@ -16,6 +16,7 @@ from ranksaga.errors import StageError
 from ranksaga.files import read_json, write_json, write_text
 from ranksaga.train.batches import Batch
 from ranksaga.train.checkpoint import Position, restore_latest, save_checkpoint, share_state
+from ranksaga.train.lora import plain_state
 from ranksaga.train.merge import save_weights
 from ranksaga.train.world import World
 
@@ -140,7 +141,7 @@ class Journal:
     def end_epoch(self, epoch: int) -> None:
         """Keep the weights as they are after an epoch (0, 1, ...), and write a checkpoint."""
         if self._log is not None:
-            save_weights(epoch_path(self._folder, epoch), self._state[1].state_dict())
+            save_weights(epoch_path(self._folder, epoch), plain_state(self._state[1]))
         self.checkpoint()
 
     def checkpoint(self) -> None:

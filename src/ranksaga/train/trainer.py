@@ -24,6 +24,7 @@ from ranksaga.train.checkpoint import remove_checkpoints
 from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.embed import Embedder
 from ranksaga.train.journal import Journal, TrainingResult, epoch_path, read_finished, write_finished
+from ranksaga.train.lora import add_low_rank, merge_low_rank
 from ranksaga.train.merge import load_weights
 from ranksaga.train.pairs import Source
 from ranksaga.train.step import Step
@@ -108,7 +109,7 @@ def train(
         model.load_state_dict(world.led(lambda: load_weights(finished.epochs[-1])))
         return finished
     embedder = Embedder(model, prompts, max_length=length, precision=precision, ranks=world.size)
-    with _training_mode(model, settings), ExitStack() as stack:
+    with _training_mode(model, settings, seed), ExitStack() as stack:
         step = Step(model, embedder, settings, total, seed, world)
         journal = stack.enter_context(Journal(folder, identity, model, step.optimizer, step.scaler, world))
         for number in range(journal.position.step, total):
@@ -161,9 +162,10 @@ def _weights_hash(model: torch.nn.Module) -> str:
 
 
 @contextmanager
-def _training_mode(model: SentenceTransformer, settings: Training) -> Iterator[None]:
-    """Dropout on or off, embeddings frozen or not; the model ends in evaluation mode with all of its weights
-    trainable, and the caller's random state as it was.
+def _training_mode(model: SentenceTransformer, settings: Training, seed: int) -> Iterator[None]:
+    """Dropout on or off, embeddings frozen or not, low-rank updates or all weights.
+
+    The model ends in evaluation mode with all of its weights trainable, and the caller's random state as it was.
 
     Dropout off is evaluation mode: it is all that the two modes differ in for a transformer, and
     it keeps attention on its fast path (on a CPU, dropout inside attention takes 5 times as long).
@@ -179,11 +181,14 @@ def _training_mode(model: SentenceTransformer, settings: Training) -> Iterator[N
             frozen += [one.transformers_model.get_input_embeddings().weight for one in {query, document}]
         if settings.towers != "shared":
             frozen += (document if settings.towers == "query" else query).parameters()
+        if settings.lora is not None:
+            trained = {"shared": (query,), "query": (query,), "document": (document,)}[settings.towers]
+            add_low_rank(trained, settings.lora, seed)
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:
             yield
         finally:
+            merge_low_rank(model)
             model.eval()
-            for parameter in frozen:
-                parameter.requires_grad_(True)
+            model.requires_grad_(True)
