@@ -23,7 +23,7 @@ __all__ = ["best_keys"]
 BLOCK = 16384  # documents in bf16 at once
 TILE, CHUNK = 4096, 512  # documents and queries of one product, whose result stays in the processor's cache
 GROUP = 8 * CHUNK  # queries whose candidates are in memory together
-AGAIN = 16  # queries scored a second time at once
+AGAIN = 4  # queries scored a second time at once
 MULTIPLE = 64  # so that every row is rounded the same way, see ``search``
 SAMPLE = (8192, 65536)  # documents, at least and at most, that tell where a query's best ones begin
 SAMPLED = 32  # of the best ones that the sample should hold
@@ -195,22 +195,26 @@ def _again(
     import torch
 
     found = []
+    most = max(depth, max(map(len, chosen)) + MULTIPLE)
+    room = torch.empty(AGAIN * most, documents.shape[1])  # used again: fresh memory would cost as much as reading
     for first in range(0, len(chosen), AGAIN):
         part = chosen[first : first + AGAIN]
         width = max(depth, -(-max(map(len, part)) // MULTIPLE) * MULTIPLE)
         rows = np.zeros((len(part), width), dtype=np.int64)
         real = np.arange(width) < np.array([len(one) for one in part])[:, None]
         rows[real] = np.concatenate(part)
-        vectors = _rows(documents, rows.ravel()).view(len(part), width, -1)
+        vectors = _read(documents, rows.ravel(), room).view(len(part), width, -1)
         scores = torch.bmm(vectors, asked[first : first + AGAIN, :, None])[:, :, 0].numpy()
         found.append(take_best(np.where(real, encode_keys(scores, ties[rows]), NOTHING), depth))
     return np.concatenate(found)
 
 
-def _rows(documents: NDArray[np.float32], rows: NDArray[np.int64]) -> torch.Tensor:
-    """Some vectors, on all cores where that can be."""
+def _read(documents: NDArray[np.float32], rows: NDArray[np.int64], room: torch.Tensor) -> torch.Tensor:
+    """Some vectors, in ``room``; on all cores where torch may see the array."""
     import torch
 
+    read = room[: len(rows)]
     if documents.flags.writeable:
-        return torch.from_numpy(documents).index_select(0, torch.from_numpy(rows))
-    return torch.from_numpy(documents[rows])  # torch wants memory that it may write
+        return torch.index_select(torch.from_numpy(documents), 0, torch.from_numpy(rows), out=read)
+    np.take(documents, rows, axis=0, out=read.numpy(), mode="clip")  # rows are in range; "raise" would copy
+    return read
