@@ -196,6 +196,8 @@ def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: 
         assert dev is not None
         assert set(dev.query_rows.tolist()) == asked - own
         assert plan.selecting(view, PRESETS["v2"]) == view.dev
+        # Without folds the one model scores them all.
+        assert "python:logging" not in plan.selecting(view, lent.model_copy(update={"splits": "train"}))
 
 
 def test_a_search_tries_other_rates_and_goes_on_with_the_best_on_dev(finished: tuple[Path, Outcome]) -> None:

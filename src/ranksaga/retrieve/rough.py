@@ -1,8 +1,9 @@
 """Exact dense search in two passes, for processors whose bf16 matrix products are much faster than fp32.
 
 The first pass scores every document in bf16, with a bound on its error. What can be among the best by that bound
-is scored again in float32. So the result is that of float32 throughout; documents are read twice, the second time
-only a few for each query, which asks for all of them at hand.
+is scored again in float32. So the best are those of float32, with its scores, whose last bits may differ from those of
+a single pass as between any two orders of summation. Documents are read once for every ``GROUP`` of queries and those
+of the second pass again, which asks for all of them at hand.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ SAMPLE = (8192, 65536)  # documents, at least and at most, that tell where a que
 SAMPLED = 32  # of the best ones that the sample should hold
 SPREAD = 2.5  # standard deviations of that number; what still goes wrong is searched exactly at once
 UNIT = 1 / 256  # rounding to bf16 takes at most this share of a number
-MOST = 8  # times as many candidates as results; more would cost more than the first pass saves
+MOST = 8  # times as many candidates as results; a query with more is left to one pass, which is then faster
+HOPELESS = 0.1  # share of such queries from which on all are
 
 
 def best_keys(
@@ -53,11 +55,11 @@ def best_keys(
     import torch
 
     with torch.inference_mode():
-        asked = torch.from_numpy(np.ascontiguousarray(queries))
+        asked = torch.from_numpy(np.array(queries))
         rough = asked.bfloat16()
         slack = _slack(asked, rough, documents)
-        begins, expected = _begins(rough, documents, depth, slack)
-        if expected > MOST * depth:
+        begins = _begins(rough, documents, depth, slack)
+        if float(begins.isposinf().float().mean()) > HOPELESS:
             return None
         keys = np.full((len(queries), depth), NOTHING, dtype=np.int64)
         uncertain: list[int] = []
@@ -100,26 +102,24 @@ def _surely_below(scores: torch.Tensor, slack: torch.Tensor) -> torch.Tensor:
     return rough
 
 
-def _begins(
-    rough: torch.Tensor, documents: NDArray[np.float32], depth: int, slack: torch.Tensor
-) -> tuple[torch.Tensor, float]:
-    """(n, 1) bf16, from which score on documents are looked at, judged by a sample; and about how many that are."""
+def _begins(rough: torch.Tensor, documents: NDArray[np.float32], depth: int, slack: torch.Tensor) -> torch.Tensor:
+    """(n, 1) bf16, from which score on documents are looked at, by a sample; infinity where that is too many."""
     import torch
 
     count = len(documents)
     size = min(count, int(np.clip(SAMPLED * count // depth, *SAMPLE)))
-    rows = np.linspace(0, count - 1, size).round().astype(np.int64)
+    rows = np.sort(np.random.default_rng(0).choice(count, size, replace=False))
     sample = torch.from_numpy(documents[rows]).bfloat16().T
     expected = depth * size / count
-    place = min(size, int(np.ceil(expected + SPREAD * expected**0.5 + 1)))
+    place = min(size, max(1, int(np.ceil(expected + SPREAD * expected**0.5 + 1))))
     begins = torch.empty(len(rough), 1, dtype=torch.bfloat16)
-    passing = 0.0
     for start in range(0, len(rough), CHUNK):
         scores = rough[start : start + CHUNK] @ sample
         least = _surely_below(scores.topk(place, dim=1).values[:, -1].float(), slack[start : start + CHUNK])
-        begins[start : start + CHUNK, 0] = least.bfloat16()
-        passing += float((scores >= begins[start : start + CHUNK]).sum())
-    return begins, passing / max(1, len(rough)) * count / size
+        part = begins[start : start + CHUNK]
+        part[:, 0] = least.bfloat16()
+        part[(scores >= part).sum(dim=1) * (count / size) > MOST * depth] = float("inf")
+    return begins
 
 
 def _candidates(
@@ -174,12 +174,13 @@ def _by_query(
     own: NDArray[np.int64],
 ) -> tuple[list[tuple[NDArray[np.int32], NDArray[np.float32]]], NDArray[np.float32]]:
     """The candidates of each query of a chunk, without its own document; and its ``depth``-th score, -inf where there
-    are fewer."""
+    are fewer, or far more than the sample had said."""
     others = columns != own[rows]
     rows, columns, scores = rows[others], columns[others], scores[others]
     order = np.argsort(rows, kind="stable")
     ends = np.cumsum(np.bincount(rows, minlength=len(own)))[:-1]
     kept = list(zip(np.split(columns[order], ends), np.split(scores[order], ends), strict=True))
+    kept = [one if len(one[0]) <= 2 * MOST * depth else (one[0][:0], one[1][:0]) for one in kept]
     least = [-np.inf if len(one) < depth else np.partition(one, len(one) - depth)[len(one) - depth] for _, one in kept]
     return kept, np.array(least, dtype=np.float32)
 

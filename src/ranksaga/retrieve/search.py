@@ -62,8 +62,9 @@ def search(
 ) -> Rankings:
     """The ``depth`` documents with the largest inner product for each query, exactly.
 
-    The result does not depend on how the corpus is cut into blocks. Memory: one tile of
-    documents, one tile of scores, and the results.
+    The result does not depend on how the corpus is cut into blocks, but for the last bits of scores where a large
+    corpus is given as one (see ``rough``). Memory: a tile of documents, a tile of scores, and the results; there
+    also the candidates, which are bounded.
 
     Args:
         query_vectors: (n, d) float32.
@@ -83,7 +84,7 @@ def search(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     _check_finite(query_vectors, "query", 0)
     own = np.full(len(query_rows), -1, dtype=np.int64) if exclude is None else exclude.astype(np.int64)
-    whole = _whole(document_blocks, len(ties))
+    whole = _whole(document_blocks, (len(ties), query_vectors.shape[1]))
     keys = None
     if whole is not None and place.type == "cpu" and _pays(len(query_rows), whole, depth):
         _check_finite(whole, "document", 0)
@@ -93,17 +94,17 @@ def search(
     return Rankings(query_rows.astype(np.int32), *decode_keys(keys, ties))
 
 
-def _whole(blocks: Iterable[tuple[int, NDArray[np.float32]]], documents: int) -> NDArray[np.float32] | None:
-    """The corpus, where it is at hand as one array."""
+def _whole(blocks: Iterable[tuple[int, NDArray[np.float32]]], shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """The corpus, where it is at hand as one array of this shape."""
     if not isinstance(blocks, Sequence) or len(blocks) != 1:
         return None
     first, vectors = blocks[0]
-    return vectors if first == 0 and len(vectors) == documents and vectors.ndim == 2 else None
+    return vectors if first == 0 and vectors.shape == shape and vectors.dtype == np.float32 else None
 
 
 def _pays(queries: int, documents: NDArray[np.float32], depth: int) -> bool:
     """Whether a rough first pass is worth its while."""
-    large = queries * documents.size >= _LARGE and _SHALLOW * depth <= len(documents)
+    large = queries * documents.size >= _LARGE and 0 < _SHALLOW * depth <= len(documents)
     return large and choose_precision("auto", "cpu") == "bf16"
 
 

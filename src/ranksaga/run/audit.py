@@ -1,4 +1,4 @@
-"""The leakage audit of a run: every training query against every scored query, within and across datasets."""
+"""The leakage audit of a run: every training or dev query against every scored query, within and across datasets."""
 
 from __future__ import annotations
 
@@ -130,9 +130,7 @@ class Audit:
         return tuple(found)
 
     def _training_rows(self, name: str) -> NDArray[np.int32]:
-        shipped = self._splits[name].shipped
-        if self._subjects[name].role == "guard":
-            return np.empty(0, dtype=np.int32)
+        shipped = self._splits[name].shipped  # a guard's dev selects, too
         return np.union1d(shipped.train.query_rows, shipped.dev.query_rows).astype(np.int32)
 
     def _between(self, training: Subject, rows: NDArray[np.int32], scored: Subject) -> list[FoundLeak]:

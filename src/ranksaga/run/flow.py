@@ -138,6 +138,10 @@ def _searched(
     view = plan.view(SHIPPED)
     devs = {name: dev for name, dev in plan.selecting(view, settings).items() if name not in plan.cross_fitted}
     sets = _dev_sets(context, settings, devs, bases, words)
+    if not any(one.role == "trained" for one in sets):
+        raise StageError(
+            f"{preset}: search: {settings.search} needs dev queries, and no dataset with train or dev has any"
+        )
 
     def gain_of(trial: Training) -> float:
         lesson = Lesson(preset, trial, SHIPPED, plan.training(view, trial), bases)
@@ -233,8 +237,10 @@ def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, E
         parts[subject.name] = _pooled(plan, subject.name, entries)
         out_of_fold = len(entries) > 1
         values.append(_evaluated(subject, plan, parts[subject.name], model.preset, out_of_fold=out_of_fold))
+        if model.preset != context.recipe.presets[-1]:
+            continue
         hybrid = _hybrid(context, subject, plan, entries, words)
-        if hybrid is not None and model.preset == context.recipe.presets[-1]:
+        if hybrid is not None:
             mixed.append(_evaluated(subject, plan, hybrid[0], "hybrid", out_of_fold=out_of_fold))
             blends[subject.name] = hybrid[1]
     return System(model.preset, tuple(values), parts, encoders["shipped"], tuple(mixed), blends)

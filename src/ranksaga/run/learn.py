@@ -251,7 +251,7 @@ def select(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[De
     def work(folder: Path) -> dict[str, Any]:
         from ranksaga.train.merge import save_weights
 
-        if settings.merge_weights == (1.0,) and settings.towers == "shared":
+        if settings.merge_weights == (1.0,) and settings.towers == "shared" and not settings.search:
             # The first study's way: the last epoch as it is, and no dev score asked.
             choice = Choice(trained.epochs, 1.0, None, "last epoch, as the preset says", {}, ())
         else:

@@ -67,10 +67,11 @@ class Plan:
         return found
 
     def selecting(self, view: View, settings: Training) -> dict[str, Qrels]:
-        """What selects in a view. Judgments that could train, and train nothing, select too."""
+        """What selects in a view. Judgments that could train, and train nothing, select too; but with ``splits: train``
+        there are no folds, and the one model scores all queries of a cross-fitted dataset."""
         found = {name: view.dev[name] for name in view.dev if not self._lends_corpus(name, settings)}
         for name in self.cross_fitted:
-            if self._lends_corpus(name, settings):
+            if self._lends_corpus(name, settings) and settings.splits == "all":
                 parts = [part[name] for part in (view.training, view.dev) if name in part]
                 if any(map(len, parts)):
                     found[name] = union(parts)
@@ -99,7 +100,7 @@ class Plan:
 
     def rows_scored_by(self, subject: str, view: str, available: tuple[str, ...]) -> NDArray[np.int32]:
         """Query rows of a dataset that a view scores."""
-        if len(self.scoring_views(subject, available)) == 1:
+        if self.scoring_views(subject, available) == (SHIPPED,):
             return self.scored(subject).query_rows
         return self.view(view).scored[subject].query_rows
 
@@ -203,7 +204,7 @@ def _notes(context: Context, crossed: frozenset[str]) -> tuple[str, ...]:
     if crossed:
         notes.append(
             f"{', '.join(sorted(crossed))}: only a test split, so figures are out-of-fold: {context.recipe.folds} "
-            "models, each scored on queries that it did not see; the shipped model trained on all of them."
+            "models, each scored on queries that it did not see; for the shipped model, all of them train or select."
         )
     guards = [subject.name for subject in context.subjects if subject.role == "guard"]
     if guards:

@@ -5,7 +5,7 @@ LM-Cocktail, Xiao et al. 2023). The candidate that gains most on average over th
 is taken among those that lose nowhere, guards included, more than a tolerance. A loss counts where it
 is larger than what chance gives: a few dozen dev queries would otherwise refuse candidates by the toss
 of a coin. Where candidates change documents, dev queries are ranked against those that can matter: what
-the base model and BM25 rank high, and what is judged. Test queries play no part.
+the base model and BM25 rank high, and what is judged. No query that scores a model plays a part.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def choose(
         candidates: to choose from.
         roles: trained or guard, by dataset.
         tolerance: relative loss that counts as none.
-        standard_errors: a loss beyond the tolerance counts where it is more than so many of its standard errors.
+        standard_errors: a loss counts where it exceeds the tolerance by more than so many of its standard errors.
     """
     best, most = None, 0.0
     for candidate in candidates:
