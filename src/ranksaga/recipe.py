@@ -140,7 +140,7 @@ class Training(Settings):
     cross_fitted: Literal["labels", "corpus"] = Field(
         "labels",
         description="what a dataset with a test split only lends to training: labels: a model for each fold; "
-        "corpus: its documents alone (with distillation), one training for all folds, which select by all their queries",
+        "corpus: its documents alone (with distillation), one training for all folds, which select by its queries",
     )
     lora: Lora | None = Field(
         None, description="learn low-rank updates of the linear layers, and nothing else; none: all weights"
