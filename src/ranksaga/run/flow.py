@@ -19,8 +19,9 @@ from ranksaga.recipe import Training
 from ranksaga.retrieve.blend import Blend, DenseSide, choose_blend, hubness
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.retrieve.search import self_hits
+from ranksaga.run.choice import chosen_encoder, read_choice, select
 from ranksaga.run.context import Context, Subject
-from ranksaga.run.learn import Lesson, Trained, chosen_encoder, read_choice, select, train, trials
+from ranksaga.run.learn import Lesson, Trained, train, trials
 from ranksaga.run.measure import baseline, lexical, measure, rankings_of, vectors_of
 from ranksaga.run.plan import SHIPPED, Plan, View, make_plan
 from ranksaga.run.publish import Measured, Result, System, publish

@@ -20,9 +20,9 @@ from ranksaga.retrieve.blend import Blend
 from ranksaga.retrieve.rankings import Rankings
 from ranksaga.retrieve.searcher import mean_blend, write_blends
 from ranksaga.retrieve.trec import write_run
+from ranksaga.run.choice import read_choice
 from ranksaga.run.context import Context
 from ranksaga.run.environment import describe_environment
-from ranksaga.run.learn import read_choice
 from ranksaga.run.ledger import ledger_facts, ledger_json
 from ranksaga.run.plan import Plan
 from ranksaga.run.select import relative
