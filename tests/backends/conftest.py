@@ -27,6 +27,7 @@ RECIPE: dict[str, Any] = {
             "max_steps": STEPS,
             "merge_weights": [1.0],
             "documents": None,
+            "seeds": 1,
             "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},
         }
     },

@@ -40,6 +40,7 @@ RECIPE = {
         "best": {
             "epochs": 1,
             "max_steps": 2,
+            "seeds": 1,
             "merge_weights": [0.5, 1.0],
             "cross_fitted": "labels",
             "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},

@@ -37,6 +37,7 @@ VALUES = {
         "best": {
             "epochs": 1,
             "max_steps": 2,
+            "seeds": 1,
             "merge_weights": [0.5, 1.0],
             "documents": {"weights": [0.0, 0.5]},
             "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},
