@@ -41,7 +41,8 @@ RECIPE = {
             "epochs": 1,
             "max_steps": 2,
             "seeds": 1,
-            "merge_weights": [0.5, 1.0],
+            "merge_weights": [1.0],
+            "documents": {"weights": [0.0, 0.5]},
             "cross_fitted": "labels",
             "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},
         }
@@ -63,7 +64,6 @@ class Desk:
             "RANKSAGA_STUDY": str(self.root / "tiny.yaml"),
             "RANKSAGA_RUNS": str(self.root / "local"),
             "RANKSAGA_RESULTS": str(self.root / "results"),
-            "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(REPOSITORY / "src"),
         }
         return subprocess.run(

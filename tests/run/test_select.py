@@ -53,3 +53,8 @@ def test_errors_are_those_of_paired_differences() -> None:
     assert found.errors["a"] == pytest.approx(stats.sem(values - base))
     # One query says nothing of its error.
     assert (found.scores["b"], found.errors["b"]) == (0.0, 0.0)
+
+
+def test_guards_alone_choose_nothing() -> None:
+    found = choose({"guard": 0.2}, [Candidate(1, 1.0, None, {"guard": 0.9}, {"guard": 0.0})], ROLES, 0.0, 1.0)
+    assert found is None

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ranksaga.encode.encoder import Encoder
-from ranksaga.errors import StageError
 from ranksaga.files import read_json, write_json
 from ranksaga.run.context import Context
 from ranksaga.run.learn import Lesson, Trained
@@ -96,10 +95,8 @@ def read_choice(selected: Entry) -> Choice:
 
 
 def _choose(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[DevSet]) -> Choice:
-    if not sets:
-        raise StageError(
-            f"{lesson.preset}: no dataset has dev queries to choose an epoch and a weight; add a dev split"
-        )
+    if not any(one.role == "trained" for one in sets):
+        return Choice(0, 0.0, None, "no dataset has dev queries to choose by (add a dev split): base kept", {}, ())
     settings = lesson.settings
     model = context.fresh_model(settings)
     base_state = copy.deepcopy(model.state_dict())
@@ -130,6 +127,8 @@ def _choose(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[D
         )
         return Choice(0, 0.0, None, reason, base, tuple(candidates))
     reason = "largest mean gain on dev that loses nowhere"
+    if settings.standard_errors > 0:
+        reason += f" by more than its standard error × {settings.standard_errors:g}"
     return Choice(best.epoch, best.weight, best.document_weight, reason, base, tuple(candidates))
 
 

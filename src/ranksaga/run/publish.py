@@ -25,7 +25,7 @@ from ranksaga.run.context import Context
 from ranksaga.run.environment import describe_environment
 from ranksaga.run.ledger import ledger_facts, ledger_json
 from ranksaga.run.plan import Plan
-from ranksaga.run.select import relative
+from ranksaga.run.select import qualifies, relative
 from ranksaga.run.single import PER_QUERY, evaluation_json, file_name
 from ranksaga.run.store import Entry
 
@@ -283,7 +283,7 @@ def _selections(measured: Measured) -> tuple[Selection, ...]:
     found = []
     roles = {subject.name: subject.role for subject in measured.context.subjects}
     preset = measured.context.recipe.presets[-1]
-    tolerance = measured.context.recipe.training[preset].tolerance
+    settings = measured.context.recipe.training[preset]
     for view, entry in measured.chosen.items():
         choice = read_choice(entry)
         points = []
@@ -300,7 +300,7 @@ def _selections(measured: Measured) -> tuple[Selection, ...]:
                     sum(kept.values()) / len(kept) if kept else None,
                     gains,
                     kept,
-                    qualifies=min(changes.values()) >= -100 * tolerance,
+                    qualifies=qualifies(choice.base, candidate, settings.tolerance, settings.standard_errors),
                     chosen=(candidate.epoch, candidate.weight, candidate.document_weight)
                     == (choice.epoch, choice.weight, choice.document_weight),
                 )

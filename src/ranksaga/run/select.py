@@ -132,6 +132,14 @@ def judged(
     return replace(place, scores={name: float(values.mean()) for name, values in found.items()}, errors=errors)
 
 
+def qualifies(base: Mapping[str, float], candidate: Candidate, tolerance: float, standard_errors: float) -> bool:
+    """Whether a candidate loses nowhere: no loss exceeds the tolerance by more than so many standard errors."""
+    return all(
+        relative(base[name], score + standard_errors * candidate.errors[name]) >= -tolerance
+        for name, score in candidate.scores.items()
+    )
+
+
 def choose(
     base: Mapping[str, float],
     candidates: Sequence[Candidate],
@@ -152,14 +160,9 @@ def choose(
     """
     best, most = None, 0.0
     for candidate in candidates:
-        if any(
-            relative(base[name], score + standard_errors * candidate.errors[name]) < -tolerance
-            for name, score in candidate.scores.items()
-        ):
-            continue
-        changes = {name: relative(base[name], score) for name, score in candidate.scores.items()}
-        gain = float(np.mean([change for name, change in changes.items() if roles[name] == "trained"]))
-        if gain > most:
+        gains = [relative(base[name], score) for name, score in candidate.scores.items() if roles[name] == "trained"]
+        gain = float(np.mean(gains)) if gains else 0.0
+        if gain > most and qualifies(base, candidate, tolerance, standard_errors):
             best, most = candidate, gain
     return best
 

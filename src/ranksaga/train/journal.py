@@ -138,11 +138,12 @@ class Journal:
             "seconds_left": (total - self.position.step) * seconds / (self.position.step - self._resumed.step),
         }
 
-    def end_epoch(self, epoch: int) -> None:
-        """Keep the weights as they are after an epoch (0, 1, ...), and write a checkpoint."""
+    def end_epoch(self, epoch: int, *, last: bool) -> None:
+        """Keep the weights as they are after an epoch (0, 1, ...), and write a checkpoint unless the run is over."""
         if self._log is not None:
             save_weights(epoch_path(self._folder, epoch), plain_state(self._state[1]))
-        self.checkpoint()
+        if not last:
+            self.checkpoint()
 
     def checkpoint(self) -> None:
         """Write a checkpoint; the log reaches the disk before it."""

@@ -82,7 +82,7 @@ def train(
         seed: of batches and dropout.
         folder: for the results of this run alone.
         progress: told of every step.
-        checkpoint_seconds: time between checkpoints; each epoch ends with one too.
+        checkpoint_seconds: time between checkpoints; each epoch but the last ends with one too.
 
     Raises:
         StageError: nothing to train on, a loss that is not finite, or a folder with another run.
@@ -121,7 +121,7 @@ def train(
             if progress is not None:
                 progress(**journal.report(total))
             if place + 1 == batches.per_epoch or number + 1 == total:
-                journal.end_epoch(epoch)
+                journal.end_epoch(epoch, last=number + 1 == total)
             elif journal.since_checkpoint >= checkpoint_seconds:
                 journal.checkpoint()
     steps = [min(batches.per_epoch, total - start) for start in range(0, total, batches.per_epoch)]
