@@ -130,7 +130,8 @@ def _train(context: Context, lesson: Lesson, queries: Trained | None = None) -> 
     seed = lesson.seed(context.recipe.seed)
     inputs = {
         "encoder": spec.identity,
-        "settings": settings.model_dump(mode="json", exclude=SELECTION_ONLY),
+        # What is off is left out, so that a setting which comes later changes no identity of today.
+        "settings": settings.model_dump(mode="json", exclude=SELECTION_ONLY, exclude_none=True),
         "seed": seed,
         "start": start,
         "datasets": {

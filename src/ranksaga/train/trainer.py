@@ -97,7 +97,7 @@ def train(
     identity = hash_json(
         {
             "format": FORMAT,
-            "settings": settings.model_dump(mode="json", exclude=ELSEWHERE),
+            "settings": settings.model_dump(mode="json", exclude=ELSEWHERE, exclude_none=True),
             "sources": [[source.name, source.fingerprint] for source in sources],
             "encoder": [*prompts, length, precision],
             "seed": seed,
