@@ -24,6 +24,8 @@ from ranksaga.errors import RankSagaError, UsageError
 from ranksaga.train.merge import load_weights
 
 ray = pytest.importorskip("ray", reason="the ray extra is not installed")
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
 from ranksaga.backends import ray_cluster  # noqa: E402 - it imports ray
 from ranksaga.backends.ray_cluster import Actor, Crew, Place, parse_place  # noqa: E402
 
@@ -45,8 +47,21 @@ def cluster() -> Iterator[str]:
 @pytest.fixture
 def connected(cluster: str) -> Iterator[None]:
     with ray_cluster._connected(Place(cluster)):
-        assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        assert len(nodes) == 2
+        for node in nodes:
+            wait_until_placed_on(node)
         yield
+
+
+def wait_until_placed_on(node: str) -> None:
+    """A node is alive before the others know of it: work for it goes elsewhere until then."""
+    where = ray.remote(num_cpus=0)(lambda: str(ray.get_runtime_context().get_node_id()))
+    there = where.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
+    deadline = time.monotonic() + 60
+    while ray.get(there.remote()) != node:
+        assert time.monotonic() < deadline, f"no task reaches {node}"
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -221,21 +236,25 @@ def test_what_is_no_place(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "workers", "threads"),
+    ("nodes", "workers", "threads", "homes"),
     [
-        ([{"CPU": 1}, {"CPU": 1}], 1, 1),  # a worker's CPUs are on one node
-        ([{"CPU": 3}, {"CPU": 3}], 3, 1),
-        ([{"CPU": 8}, {}], None, 8),
-        ([{"CPU": 4}, {"CPU": 16}], None, 8),
-        ([{"CPU": 4, "GPU": 2}, {"CPU": 4, "GPU": 2}], None, 2),
+        ([{"CPU": 1}, {"CPU": 1}], 1, 1, "01"),  # a worker's CPUs are on one node
+        ([{"CPU": 3}, {"CPU": 3}], 3, 1, "010101"),
+        ([{"CPU": 8}, {}], None, 8, "0"),
+        ([{"CPU": 4}, {"CPU": 16}], None, 8, "11"),
+        ([{"CPU": 4, "GPU": 2}, {"CPU": 4, "GPU": 2}], None, 2, "0101"),
     ],
 )
 def test_workers_and_threads_fit_the_nodes(
-    nodes: list[dict[str, float]], workers: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+    nodes: list[dict[str, float]], workers: int | None, threads: int, homes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": one} for one in nodes])
+    monkeypatch.setattr(
+        ray,
+        "nodes",
+        lambda: [{"Alive": True, "NodeID": str(place), "Resources": one} for place, one in enumerate(nodes)],
+    )
     crew = Crew(workers)
-    assert crew._threads == threads
+    assert (crew._threads, "".join(crew._homes)) == (threads, homes)
     assert crew.workers == (
         workers or sum(int(one.get("GPU", 0)) for one in nodes) or sum("CPU" in one for one in nodes)
     )

@@ -26,6 +26,7 @@ import numpy as np
 import ray
 import ray.exceptions
 from numpy.typing import NDArray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ranksaga.encode.engine import Engine, Tokens
 from ranksaga.encode.models import on_cpu
@@ -92,15 +93,18 @@ class Crew(Sharing):
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        gpus = int(sum(node.get("GPU", 0) for node in nodes))
-        cpus = [int(node.get("CPU", 0)) for node in nodes]
+        nodes = [(str(node["NodeID"]), node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        gpus = int(sum(has.get("GPU", 0) for _, has in nodes))
+        cpus = [int(has.get("CPU", 0)) for _, has in nodes]
         super().__init__(workers or gpus or max(1, sum(count > 0 for count in cpus)))
         fitting = [size for size in range(1, max(cpus) + 1) if sum(count // size for count in cpus) >= self.workers]
         if not fitting or (gpus and gpus < self.workers):
             raise UsageError(f"{self.workers} workers on a cluster of {sum(cpus)} CPUs and {gpus} GPUs; ask for fewer")
         self._threads = fitting[-1]
         self._gpu = gpus > 0
+        seats = [int(has.get("GPU", 0)) if gpus else int(has.get("CPU", 0)) // self._threads for _, has in nodes]
+        rounds = range(max(seats))
+        self._homes = [node for turn in rounds for (node, _), free in zip(nodes, seats, strict=True) if turn < free]
         self.device: str | None = "cuda" if gpus else "cpu"
         self._lock = threading.Lock()
         self._actors: list[Any] = []
@@ -170,12 +174,18 @@ class Crew(Sharing):
             if not self._actors:
                 remote = ray.remote(
                     num_cpus=0,  # they work while nothing trains
+                    memory=1,  # an actor that asks for nothing is put on any node, whatever its strategy
                     num_gpus=ENCODING if self._gpu else 0,
                     max_restarts=-1,
                     max_task_retries=-1,
-                    scheduling_strategy="SPREAD",
                 )(Actor)
-                self._actors = [remote.remote(self._threads) for _ in range(self.workers)]
+                # SPREAD would also take a head without CPUs. Soft: a lost node's actors move to another.
+                self._actors = [
+                    remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(home, soft=True)).remote(
+                        self._threads
+                    )
+                    for home in self._homes[: self.workers]
+                ]
             return self._actors
 
     def _reference(self, engine: Engine) -> Any:
