@@ -22,7 +22,7 @@ STANDIN = Path(__file__).parents[1] / "tests" / "backends" / "standin.py"
 PLACES = ["local", "torchrun:2", "ray:1", "ray:2", "ray:4", "modal"]
 KILLED = ["local!", "torchrun:2!", "ray:2!", "modal!"]
 TOLD = "stderr.txt"
-STEPS = 40  # of training, before a process of it is killed
+STEPS = 10  # of training, before a process of it is killed
 
 
 def command(place: str, folder: Path) -> list[str]:

@@ -22,8 +22,8 @@ COUNT, WIDTH, DEPTH = 3000, 48, 40
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several blocks, tiles, chunks and remainders of each."""
-    for name, value in {"BLOCK": 1100, "TILE": 300, "CHUNK": 16, "GROUP": 32, "SAMPLE": (256, 1024)}.items():
+    """Several groups, tiles, chunks and remainders of each."""
+    for name, value in {"TILE": 300, "CHUNK": 16, "GROUP": 32, "SAMPLE": (256, 1024)}.items():
         monkeypatch.setattr(rough, name, value)
 
 

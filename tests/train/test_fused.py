@@ -34,9 +34,13 @@ def gradients(model: SentenceTransformer, precision: str) -> tuple[torch.Tensor,
     return vectors.detach(), found, embedder._fused[0] is not None
 
 
-def test_vectors_and_gradients_are_those_of_the_library(tiny: Callable[[], SentenceTransformer]) -> None:
+@pytest.mark.parametrize("budget", [2048, 12])
+def test_vectors_and_gradients_are_those_of_the_library(
+    budget: int, tiny: Callable[[], SentenceTransformer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
+    monkeypatch.setattr(embed, "TOKEN_BUDGET", {"cpu": budget})
     model = tiny().eval()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(6))
@@ -44,6 +48,8 @@ def test_vectors_and_gradients_are_those_of_the_library(tiny: Callable[[], Sente
     assert not used
     close, found, used = gradients(model, "bf16")
     assert used
+    (one,) = Embedder(model, ("", ""), max_length=32, precision="bf16").passes(QUERIES, DOCUMENTS)
+    assert len(one.groups) == (1 if budget == 2048 else 3)
     assert float((vectors * close).sum(dim=1).min()) > 0.9995
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():

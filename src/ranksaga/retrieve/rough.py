@@ -8,8 +8,9 @@ of the second pass again, which asks for all of them at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["best_keys"]
 
-BLOCK = 16384  # documents in bf16 at once
+_T = TypeVar("_T")
+
 TILE, CHUNK = 4096, 512  # documents and queries of one product, whose result stays in the processor's cache
-GROUP = 8 * CHUNK  # queries whose candidates are in memory together
+GROUP = 10 * CHUNK  # queries whose candidates are in memory together, over all threads
 AGAIN = 4  # queries scored a second time at once
 MULTIPLE = 64  # so that every row is rounded the same way, see ``search``
 SAMPLE = (8192, 65536)  # documents, at least and at most, that tell where a query's best ones begin
@@ -59,21 +61,40 @@ def best_keys(
         rough = asked.bfloat16()
         slack = _slack(asked, rough, documents)
         begins = _begins(rough, documents, depth, slack)
-        if float(begins.isposinf().float().mean()) > HOPELESS:
-            return None
-        keys = np.full((len(queries), depth), NOTHING, dtype=np.int64)
+    if float(begins.isposinf().float().mean()) > HOPELESS:
+        return None
+    keys = np.full((len(queries), depth), NOTHING, dtype=np.int64)
+
+    def work(group: slice) -> list[int]:
         uncertain: list[int] = []
-        for first in range(0, len(queries), GROUP):
-            group = slice(first, min(len(queries), first + GROUP))
+        with torch.inference_mode():  # a thread's own
             found = _candidates(rough[group], documents, begins[group])
-            for start, parts in zip(range(first, group.stop, CHUNK), found, strict=True):
+            for start, parts in zip(range(group.start, group.stop, CHUNK), found, strict=True):
                 rows = slice(start, min(group.stop, start + CHUNK))
                 kept, least = _by_query(*parts, depth, own[rows])
                 cut = _surely_below(torch.from_numpy(least), slack[rows])
                 uncertain += (start + np.flatnonzero(~(cut >= begins[rows, 0].float()).numpy())).tolist()
                 chosen = [columns[scores >= least] for (columns, scores), least in zip(kept, cut.numpy(), strict=True)]
                 keys[rows] = _again(asked[rows], documents, chosen, ties, depth)
-        return keys, np.array(uncertain, dtype=np.int64)
+        return uncertain
+
+    found = _side_by_side(work, len(queries))
+    return keys, np.array([row for rows in found for row in rows], dtype=np.int64)
+
+
+def _side_by_side(work: Callable[[slice], _T], count: int) -> list[_T]:
+    """Groups of queries (slices of ``count``), each by one thread: half of the work would not use more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    rounds = -(-count // GROUP)
+    size = max(CHUNK, -(-count // (rounds * threads)))
+    groups = [slice(first, min(count, first + size)) for first in range(0, count, size)]
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, groups))
+    finally:
+        torch.set_num_threads(threads)  # the pool's threads have also changed what all share
 
 
 def _slack(asked: torch.Tensor, rough: torch.Tensor, documents: NDArray[np.float32]) -> torch.Tensor:
@@ -113,12 +134,18 @@ def _begins(rough: torch.Tensor, documents: NDArray[np.float32], depth: int, sla
     expected = depth * size / count
     place = min(size, max(1, int(np.ceil(expected + SPREAD * expected**0.5 + 1))))
     begins = torch.empty(len(rough), 1, dtype=torch.bfloat16)
-    for start in range(0, len(rough), CHUNK):
-        scores = rough[start : start + CHUNK] @ sample
-        least = _surely_below(scores.topk(place, dim=1).values[:, -1].float(), slack[start : start + CHUNK])
-        part = begins[start : start + CHUNK]
-        part[:, 0] = least.bfloat16()
-        part[(scores >= part).sum(dim=1) * (count / size) > MOST * depth] = float("inf")
+
+    def work(group: slice) -> None:
+        with torch.inference_mode():
+            for start in range(group.start, group.stop, CHUNK):
+                rows = slice(start, min(group.stop, start + CHUNK))
+                scores = rough[rows] @ sample
+                least = _surely_below(scores.topk(place, dim=1).values[:, -1].float(), slack[rows])
+                part = begins[rows]
+                part[:, 0] = least.bfloat16()
+                part[(scores >= part).sum(dim=1) * (count / size) > MOST * depth] = float("inf")
+
+    _side_by_side(work, len(rough))
     return begins
 
 
@@ -131,30 +158,23 @@ def _candidates(
     chunks = range(0, len(rough), CHUNK)
     found: list[list[tuple[NDArray[np.uint16], NDArray[np.int32], torch.Tensor]]] = [[] for _ in chunks]
     scratch, mask = torch.empty(CHUNK * TILE, dtype=torch.bfloat16), torch.empty(CHUNK * TILE, dtype=torch.bool)
-    for block, first in _blocks(documents):
-        for place, start in enumerate(chunks):
+    for first in range(0, len(documents), TILE):
+        tile = torch.from_numpy(np.array(documents[first : first + TILE])).bfloat16()
+        for parts, start in zip(found, chunks, strict=True):
             asked, least = rough[start : start + CHUNK], begins[start : start + CHUNK]
-            for begin in range(0, len(block), TILE):
-                tile = block[begin : begin + TILE]
-                room = len(asked) * len(tile)
-                scores, flags = (one[:room].view(len(asked), len(tile)) for one in (scratch, mask))
-                torch.mm(asked, tile.T, out=scores)
-                torch.ge(scores, least, out=flags)
-                passed = _true(mask[:room].numpy())
-                rows, columns = np.divmod(passed, len(tile))
-                part = rows.astype(np.uint16), (columns + (first + begin)).astype(np.int32)
-                found[place].append((*part, scratch[torch.from_numpy(passed)]))
+            room = len(asked) * len(tile)
+            scores, flags = (one[:room].view(len(asked), len(tile)) for one in (scratch, mask))
+            torch.mm(asked, tile.T, out=scores)
+            torch.ge(scores, least, out=flags)
+            passed = _true(mask[:room].numpy())
+            rows, columns = np.divmod(passed, len(tile))
+            parts.append(
+                (rows.astype(np.uint16), (columns + first).astype(np.int32), scratch[torch.from_numpy(passed)])
+            )
     for parts in found:
         rows_of, columns_of, scores_of = zip(*parts, strict=True)
         parts.clear()
         yield np.concatenate(rows_of), np.concatenate(columns_of), torch.cat(scores_of).float().numpy()
-
-
-def _blocks(documents: NDArray[np.float32]) -> Iterator[tuple[torch.Tensor, int]]:
-    import torch
-
-    for first in range(0, len(documents), BLOCK):
-        yield torch.from_numpy(np.array(documents[first : first + BLOCK])).bfloat16(), first
 
 
 def _true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -25,25 +25,37 @@ if TYPE_CHECKING:
 
 __all__ = ["Embedder", "Pass", "deal"]
 
-# Padded tokens per forward pass. Texts are sorted by length, so on a CPU, where padding costs
-# time, small passes are the faster ones (32 functions of 33 to 256 tokens: 3.3 s instead of
+# Padded tokens that go through the model together. Texts are sorted by length, so on a CPU, where padding costs
+# time, small groups are the faster ones (32 functions of 33 to 256 tokens: 3.3 s instead of
 # 5.8 s on one core); a GPU takes its share of a batch at once.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 131072}
+# The fused pass takes several such groups: each is padded for itself, and gradients of the weights are summed once.
+FUSED_BUDGET = 8192
 SLACK = 1.1  # so that a batch for N ranks is cut into N passes, not into N and a rest
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Texts that go through a tower (0: queries, 1: documents) together: their places in the batch, their token ids."""
+    """Texts that go through a tower (0: queries, 1: documents) together.
+
+    Attributes:
+        tower: which one.
+        rows: their places in the batch.
+        groups: their token ids, in groups that are padded each for itself.
+    """
 
     tower: int
     rows: tuple[int, ...]
-    tokens: tuple[NDArray[np.int32], ...]
+    groups: tuple[tuple[NDArray[np.int32], ...], ...]
 
     @property
     def padded(self) -> int:
         """Tokens with padding."""
-        return len(self.tokens) * max(map(len, self.tokens))
+        return sum(map(_padded, self.groups))
+
+
+def _padded(tokens: Sequence[NDArray[np.int32]]) -> int:
+    return len(tokens) * max(map(len, tokens))
 
 
 def deal(passes: Sequence[Pass], rank: int, ranks: int) -> list[tuple[int, Pass]]:
@@ -122,55 +134,79 @@ class Embedder:
 
     def _cut(self, tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> list[Pass]:
         order = sorted(rows, key=lambda row: len(tokens[row]))
-        budget = TOKEN_BUDGET["cuda" if self._device.type == "cuda" else "cpu"]
-        if self._device.type == "cuda" and self._ranks > 1:
-            budget = min(budget, math.ceil(SLACK * sum(len(tokens[row]) for row in rows) / self._ranks))
-        cuts = [0]
-        for place, row in enumerate(order):
-            if place > cuts[-1] and len(tokens[row]) * (place - cuts[-1] + 1) > budget:
-                cuts.append(place)
+        kind = "cuda" if self._device.type == "cuda" else "cpu"
+        share = math.ceil(SLACK * sum(len(tokens[row]) for row in rows) / self._ranks)
+        budget = min(TOKEN_BUDGET[kind], share) if kind == "cuda" and self._ranks > 1 else TOKEN_BUDGET[kind]
+        groups: list[list[int]] = []
+        for row in order:
+            if not groups or len(tokens[row]) * (len(groups[-1]) + 1) > budget:
+                groups.append([])
+            groups[-1].append(row)
+        most = min(FUSED_BUDGET, share) if self._fuses(tower) else 0
+        bundles: list[list[list[int]]] = []
+        size = 0
+        for group in groups:
+            size += (padded := len(group) * len(tokens[group[-1]]))
+            if not bundles or size > most:
+                bundles.append([])
+                size = padded
+            bundles[-1].append(group)
         return [
-            Pass(tower, tuple(order[start:stop]), tuple(tokens[row] for row in order[start:stop]))
-            for start, stop in zip(cuts, [*cuts[1:], len(order)], strict=True)
-            if stop > start
+            Pass(
+                tower,
+                tuple(row for group in bundle for row in group),
+                tuple(tuple(tokens[row] for row in group) for group in bundle),
+            )
+            for bundle in bundles
         ]
+
+    def _fuses(self, tower: int) -> bool:
+        """Whether the fused pass does the work. It knows no dropout, for which a module is put in training mode."""
+        return self._fused[tower] is not None and not self._towers[tower][0].training
 
     def flops(self, texts: Pass) -> float:
         """Operations of the matrix products of one pass forward, padding not counted; backward takes twice as many."""
-        return self._flops[texts.tower]([len(row) for row in texts.tokens])
+        return self._flops[texts.tower]([len(row) for group in texts.groups for row in group])
 
     def forward(self, texts: Pass) -> torch.Tensor:
         """Vectors (n, d) of one pass."""
         import torch
 
-        device = self._device
         model = self._towers[texts.tower]
-        longest = max(map(len, texts.tokens))
-        pad = model.tokenizer.pad_token_id or 0
-        ids = np.full((len(texts.tokens), longest), pad, dtype=np.int64)
+        transformer, *rest = model
+        inputs = [self._padded(model, group) for group in texts.groups]
+        features: list[dict[str, Any]] = [{"input_ids": ids, "attention_mask": mask} for ids, mask in inputs]
+        fused = self._fused[texts.tower]
+        if fused is not None and self._fuses(texts.tower):
+            for one, states in zip(features, fused(inputs), strict=True):
+                one["token_embeddings"] = states
+        else:
+            with torch.autocast(self._device.type, self._kind, enabled=self.precision != "fp32"):
+                features = [transformer(one) for one in features]
+        found = []
+        for one in features:
+            one["token_embeddings"] = one["token_embeddings"].float()
+            for module in rest:
+                one = module(one)
+            found.append(one["sentence_embedding"])
+        vectors = torch.cat(found)
+        return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
+
+    def _padded(
+        self, model: SentenceTransformer, tokens: Sequence[NDArray[np.int32]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask (n, l) of a group."""
+        import torch
+
+        longest = max(map(len, tokens))
+        ids = np.full((len(tokens), longest), model.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros(ids.shape, dtype=np.int64)
         left = model.tokenizer.padding_side == "left"
-        for row, values in enumerate(texts.tokens):
+        for row, values in enumerate(tokens):
             place = slice(longest - len(values), None) if left else slice(0, len(values))
             ids[row, place] = values
             mask[row, place] = 1
-        features: dict[str, Any] = {
-            "input_ids": torch.from_numpy(ids).to(device),
-            "attention_mask": torch.from_numpy(mask).to(device),
-        }
-        transformer, *rest = model
-        fused = self._fused[texts.tower]
-        if fused is not None and not transformer.training:
-            # It knows no dropout, for which a module is put in training mode.
-            features["token_embeddings"] = fused(features["input_ids"], features["attention_mask"])
-        else:
-            with torch.autocast(device.type, self._kind, enabled=self.precision != "fp32"):
-                features = transformer(features)
-        features["token_embeddings"] = features["token_embeddings"].float()
-        for module in rest:
-            features = module(features)
-        vectors: torch.Tensor = features["sentence_embedding"]
-        return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
+        return torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
 
     def _tokenise(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         new = list(dict.fromkeys(text for text in texts if text not in self._tokens))

@@ -56,32 +56,37 @@ class FusedTraining:
         self._versions: tuple[int, ...] = ()
         self._products: list[tuple[Product, ...]] = []
 
-    def __call__(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Token vectors (n, l, d) bf16 of token ids (n, l) padded on the right, ``mask`` (n, l) 1 where a token is."""
+    def __call__(self, groups: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+        """Token vectors (n, l, d) bf16 of each group's token ids (n, l), padded on the right, and mask (n, l), 1 where
+        a token is. All groups share the products with weights, so their gradients are summed once."""
         import torch
         from torch.nn import functional
 
         self._refresh()
-        count, longest = ids.shape
-        table = self._model.embeddings
-        places = table.position_embeddings.weight[self._first : self._first + longest]
-        states = functional.embedding(ids, table.word_embeddings.weight) + places
-        states = states + table.token_type_embeddings.weight[0]
-        size = count * longest
-        states = table.LayerNorm(states).to(torch.bfloat16).view(size, -1)
-        states = functional.pad(states, (0, 0, 0, -size % STEP))
-        bias = None
-        if not bool(mask.all()):
-            bias = torch.zeros(count, 1, 1, longest, dtype=states.dtype)
-            bias = bias.masked_fill_(mask[:, None, None] == 0, torch.finfo(states.dtype).min)
-        shape = (count, longest, self._model.config.num_attention_heads)
+        shapes = [ids.shape for ids, _ in groups]
+        states = self._embedded(torch.cat([ids.flatten() for ids, _ in groups]), shapes)
+        size = len(states)
+        states = functional.pad(states.to(torch.bfloat16), (0, 0, 0, -size % STEP))
+        heads = self._model.config.num_attention_heads
+        biases = [_bias(mask) for _, mask in groups]
         for layer, (inward, outward, up, down) in zip(self._model.encoder.layer, self._products, strict=True):
-            seen = _attention(_product(states, inward), bias, shape)
+            seen = _attention(_product(states, inward), shapes, biases, heads)
             states = _norm(_product(seen, outward, states), layer.attention.output.LayerNorm)
             inner = functional.gelu(_product(states, up))
             states = _norm(_product(inner, down, states), layer.output.LayerNorm)
-        tokens: torch.Tensor = states[:size].view(count, longest, -1)
-        return tokens
+        parts = torch.split(states[:size], [count * longest for count, longest in shapes])
+        return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+    def _embedded(self, ids: torch.Tensor, shapes: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Normed sums (t, d) of the embeddings; taken at once, for each has a gradient as large as its table."""
+        import torch
+        from torch.nn.functional import embedding
+
+        table = self._model.embeddings
+        places = torch.cat([torch.arange(longest).repeat(count) for count, longest in shapes]) + self._first
+        states = embedding(ids, table.word_embeddings.weight) + embedding(places, table.position_embeddings.weight)
+        found: torch.Tensor = table.LayerNorm(states + table.token_type_embeddings.weight[0])
+        return found
 
     def _refresh(self) -> None:
         """Pack the weights again where the optimizer, or a resumed run, has changed one."""
@@ -121,21 +126,23 @@ def _product(states: torch.Tensor, product: Product, residual: torch.Tensor | No
     return found
 
 
-def _attention(threes: torch.Tensor, bias: torch.Tensor | None, shape: Sequence[int]) -> torch.Tensor:
-    """Attention over queries, keys and values (t, 3d) of texts of ``shape`` (count, tokens, heads), (t, d); rows behind
-    the texts are 0."""
-    found: torch.Tensor = _functions()[1].apply(threes, bias, *shape)
+def _attention(
+    threes: torch.Tensor, shapes: Sequence[Sequence[int]], biases: Sequence[torch.Tensor | None], heads: int
+) -> torch.Tensor:
+    """Attention over queries, keys and values (t, 3d) of groups of texts of ``shapes`` (count, tokens), (t, d); rows
+    behind the texts are 0."""
+    found: torch.Tensor = _functions()[1].apply(threes, shapes, biases, heads)
     return found
 
 
-def _put(states: torch.Tensor, rows: int) -> torch.Tensor:
-    """States (count, tokens, ...) as ``rows`` rows, 0 behind them."""
-    count, longest, *rest = states.shape
-    size = count * longest
-    found = states.new_empty(rows, *rest)
-    found[:size].view(states.shape).copy_(states)
-    found[size:] = 0
-    return found.view(rows, -1)
+def _bias(mask: torch.Tensor) -> torch.Tensor | None:
+    """What hides padding from attention (n, 1, 1, l), ``None`` where there is none."""
+    import torch
+
+    if bool(mask.all()):
+        return None
+    bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(mask == 0, torch.finfo(torch.bfloat16).min)
+    return bias[:, None, None]
 
 
 _MADE: list[tuple[Any, Any]] = []
@@ -170,43 +177,54 @@ def _functions() -> tuple[Any, Any]:
                 tall = gradient.shape[1] >= states.shape[1]
                 product = gradient.t() @ states if tall else (states.t() @ gradient).t()
                 weights = product.float().split(ctx.sizes)
-                biases = gradient.sum(0, dtype=torch.float32).split(ctx.sizes)
+                biases = gradient.sum(0).float().split(ctx.sizes)  # asked for float32, torch would copy all of it first
                 found = [*weights, *biases]
             return inward, gradient if needed[1] else None, None, *found
 
     class Attention(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, threes: Any, bias: Any, count: int, longest: int, heads: int) -> Any:
-            real = threes[: count * longest]
-            apart = real.view(count, longest, 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
-            query, key, value = apart.view(3, count * heads, longest, -1)
-            query *= query.shape[-1] ** -0.5
-            scores = torch.bmm(query, key.transpose(1, 2))
-            if bias is not None:
-                scores.view(count, heads, longest, longest).add_(bias)
-            weights = torch.softmax(scores, dim=-1)
-            ctx.save_for_backward(apart, weights)
-            ctx.rows = len(threes)
-            seen = torch.bmm(weights, value).view(count, heads, longest, -1)
-            return _put(seen.transpose(1, 2), len(threes))
+        def forward(ctx: Any, threes: Any, shapes: Any, biases: Any, heads: int) -> Any:
+            found = threes.new_empty(len(threes), threes.shape[1] // 3)
+            kept, first = [], 0
+            for (count, longest), bias in zip(shapes, biases, strict=True):
+                rows = slice(first, first := first + count * longest)
+                apart = threes[rows].view(count, longest, 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+                query, key, value = apart.view(3, count * heads, longest, -1)
+                query *= query.shape[-1] ** -0.5
+                scores = torch.bmm(query, key.transpose(1, 2))
+                if bias is not None:
+                    scores.view(count, heads, longest, longest).add_(bias)
+                weights = torch.softmax(scores, dim=-1)
+                seen = torch.bmm(weights, value).view(count, heads, longest, -1)
+                found[rows].view(count, longest, heads, -1).copy_(seen.transpose(1, 2))
+                kept += [apart, weights]
+            found[first:] = 0
+            ctx.save_for_backward(*kept)
+            return found
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
-            apart, weights = ctx.saved_tensors
-            _, count, heads, longest, depth = apart.shape
-            query, key, value = apart.view(3, count * heads, longest, depth)
-            gradient = gradients[0][: count * longest].view(count, longest, heads, depth).transpose(1, 2)
-            gradient = gradient.reshape(count * heads, longest, depth)
-            found = torch.empty_like(apart)
-            of_query, of_key, of_value = found.view(3, count * heads, longest, depth)
-            torch.bmm(weights.transpose(1, 2), gradient, out=of_value)
-            of_scores = torch.ops.aten._softmax_backward_data(
-                torch.bmm(gradient, value.transpose(1, 2)), weights, -1, weights.dtype
-            )
-            torch.bmm(of_scores, key, out=of_query)
-            of_query *= depth**-0.5
-            torch.bmm(of_scores.transpose(1, 2), query, out=of_key)
-            return _put(found.permute(1, 3, 0, 2, 4), ctx.rows), None, None, None, None
+            (gradient,) = gradients
+            threes = gradient.new_empty(len(gradient), 3 * gradient.shape[1])
+            first = 0
+            for apart, weights in zip(ctx.saved_tensors[::2], ctx.saved_tensors[1::2], strict=True):
+                _, count, heads, longest, depth = apart.shape
+                rows = slice(first, first := first + count * longest)
+                query, key, value = apart.view(3, count * heads, longest, depth)
+                seen = gradient[rows].view(count, longest, heads, depth).transpose(1, 2)
+                seen = seen.reshape(count * heads, longest, depth)
+                found = torch.empty_like(apart)
+                of_query, of_key, of_value = found.view(3, count * heads, longest, depth)
+                torch.bmm(weights.transpose(1, 2), seen, out=of_value)
+                of_scores = torch.ops.aten._softmax_backward_data(
+                    torch.bmm(seen, value.transpose(1, 2)), weights, -1, weights.dtype
+                )
+                torch.bmm(of_scores, key, out=of_query)
+                of_query *= depth**-0.5
+                torch.bmm(of_scores.transpose(1, 2), query, out=of_key)
+                threes[rows].view(count, longest, 3, heads, depth).copy_(found.permute(1, 3, 0, 2, 4))
+            threes[first:] = 0
+            return threes, None, None, None
 
     _MADE.append((Linear, Attention))
     return _MADE[0]
