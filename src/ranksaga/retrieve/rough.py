@@ -165,8 +165,7 @@ def _candidates(
             room = len(asked) * len(tile)
             scores, flags = (one[:room].view(len(asked), len(tile)) for one in (scratch, mask))
             torch.mm(asked, tile.T, out=scores)
-            torch.ge(scores, least, out=flags)
-            passed = _true(mask[:room].numpy())
+            passed = _reach(scores, least, flags)
             rows, columns = np.divmod(passed, len(tile))
             parts.append(
                 (rows.astype(np.uint16), (columns + first).astype(np.int32), scratch[torch.from_numpy(passed)])
@@ -177,13 +176,17 @@ def _candidates(
         yield np.concatenate(rows_of), np.concatenate(columns_of), torch.cat(scores_of).float().numpy()
 
 
-def _true(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Places of the few true values. Eight flags are one word, and most words are 0."""
-    whole = len(flags) // 8 * 8
-    words = np.flatnonzero(flags[:whole].view(np.uint64))
-    inside = flags[:whole].reshape(-1, 8)[words]
-    row, column = np.nonzero(inside)
-    return np.concatenate([words[row] * 8 + column, whole + np.flatnonzero(flags[whole:])])
+def _reach(scores: torch.Tensor, least: torch.Tensor, out: torch.Tensor) -> NDArray[np.int64]:
+    """Places in ``scores`` (n, m), flattened, of those that reach their row's ``least`` (n, 1); both bf16."""
+    import torch
+
+    if bool((least > 0).all()):
+        # Beside positive numbers bf16 is in the order of its bits, and NumPy compares integers five times as fast.
+        bits, bound = (one.view(torch.int16).numpy() for one in (scores, least))
+        np.greater_equal(bits, bound, out=out.numpy())
+    else:
+        torch.ge(scores, least, out=out)
+    return np.flatnonzero(out.numpy())
 
 
 def _by_query(
