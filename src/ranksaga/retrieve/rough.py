@@ -25,7 +25,7 @@ __all__ = ["best_keys"]
 _T = TypeVar("_T")
 
 TILE, CHUNK = 4096, 512  # documents and queries of one product, whose result stays in the processor's cache
-GROUP = 10 * CHUNK  # queries whose candidates are in memory together, over all threads
+GROUP = 8 * CHUNK  # queries whose candidates are in memory together, over all threads
 AGAIN = 4  # queries scored a second time at once
 MULTIPLE = 64  # so that every row is rounded the same way, see ``search``
 SAMPLE = (8192, 65536)  # documents, at least and at most, that tell where a query's best ones begin
