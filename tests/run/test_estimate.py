@@ -25,6 +25,7 @@ from ranksaga.run.store import Store
 from ranksaga.run.tokens import Shape, TokenCounter, shape_of
 from ranksaga.run.voice import Silent
 from ranksaga.run.workload import Load, courses, unaudited_plan, workload
+from ranksaga.train.embed import Pass
 
 HELPERS = Path(__file__).parents[1] / "train" / "tiny_training.py"
 
@@ -189,7 +190,7 @@ def test_queries_are_padded_to_documents_only_where_they_share_a_tower() -> None
 
     def load(towers: Any, *places: int) -> Load:
         parts = [
-            SimpleNamespace(tower=tower, tokens=[np.zeros(size)] * 2)
+            Pass(tower, (0, 1), ((np.zeros(size, dtype=np.int32),) * 2,))
             for tower, size in zip(places, (3, 10), strict=True)
         ]
         settings = Training(towers=towers, distillation=Distillation())
