@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FusedTransformer", "fuse", "pack"]
+__all__ = ["FusedTransformer", "fuse", "pack", "padding_bias"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +71,8 @@ class FusedTransformer:
         states = functional.embedding(ids, self._words) + self._places[self._first : self._first + longest]
         states = self._norm(states)
         width = states.shape[-1]
-        bias = None
-        if not bool(mask.all()):
-            bias = torch.zeros(count, 1, 1, longest, dtype=states.dtype)
-            bias = bias.masked_fill_(mask[:, None, None] == 0, torch.finfo(states.dtype).min)
+        bias = padding_bias(mask)
+        if bias is not None:
             bias = bias.expand(count, self._heads, longest, longest)
         size = count * longest
         states = functional.pad(states.reshape(size, width), (0, 0, 0, -size % STEP))
@@ -111,6 +109,20 @@ def fuse(transformer: Any) -> FusedTransformer | None:
         # Variants of these models exist under the same name, and the kernels are torch's own affair.
         logger.info("no fused forward pass: %s", error)
     return None
+
+
+def padding_bias(mask: torch.Tensor) -> torch.Tensor | None:
+    """What attention scores get added (n, 1, 1, l) bf16 so that padding is not seen, ``None`` where there is none.
+
+    Args:
+        mask: (n, l) 1 where a token is.
+    """
+    import torch
+
+    if bool(mask.all()):
+        return None
+    bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(mask == 0, torch.finfo(torch.bfloat16).min)
+    return bias[:, None, None]
 
 
 def _agrees(fused: FusedTransformer, model: Any) -> bool:

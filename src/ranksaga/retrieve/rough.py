@@ -104,9 +104,7 @@ def _slack(asked: torch.Tensor, rough: torch.Tensor, documents: NDArray[np.float
 
     longest = furthest = 0.0
     for start in range(0, len(documents), TILE):
-        exact = torch.from_numpy(
-            np.array(documents[start : start + TILE])
-        )  # a copy: torch wants memory that it may write
+        exact = torch.from_numpy(np.array(documents[start : start + TILE]))  # a copy: torch wants to be able to write
         longest = max(longest, float(exact.norm(dim=1).max()))
         furthest = max(furthest, float((exact - exact.bfloat16().float()).norm(dim=1).max()))
     norms = asked.norm(dim=1)

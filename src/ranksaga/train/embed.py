@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.towers import towers
 from ranksaga.errors import StageError
-from ranksaga.train.fused import fuse_training
+from ranksaga.train.fused import FusedTraining, fuse_training
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +142,7 @@ class Embedder:
             if not groups or len(tokens[row]) * (len(groups[-1]) + 1) > budget:
                 groups.append([])
             groups[-1].append(row)
-        most = min(FUSED_BUDGET, share) if self._fuses(tower) else 0
+        most = min(FUSED_BUDGET, share) if self._fast(tower) is not None else 0
         bundles: list[list[list[int]]] = []
         size = 0
         for group in groups:
@@ -160,9 +160,9 @@ class Embedder:
             for bundle in bundles
         ]
 
-    def _fuses(self, tower: int) -> bool:
-        """Whether the fused pass does the work. It knows no dropout, for which a module is put in training mode."""
-        return self._fused[tower] is not None and not self._towers[tower][0].training
+    def _fast(self, tower: int) -> FusedTraining | None:
+        """The fused pass where it does the work. It knows no dropout, for which a module is put in training mode."""
+        return None if self._towers[tower][0].training else self._fused[tower]
 
     def flops(self, texts: Pass) -> float:
         """Operations of the matrix products of one pass forward, padding not counted; backward takes twice as many."""
@@ -174,10 +174,10 @@ class Embedder:
 
         model = self._towers[texts.tower]
         transformer, *rest = model
-        inputs = [self._padded(model, group) for group in texts.groups]
+        inputs = [self._tensors(model, group) for group in texts.groups]
         features: list[dict[str, Any]] = [{"input_ids": ids, "attention_mask": mask} for ids, mask in inputs]
-        fused = self._fused[texts.tower]
-        if fused is not None and self._fuses(texts.tower):
+        fused = self._fast(texts.tower)
+        if fused is not None:
             for one, states in zip(features, fused(inputs), strict=True):
                 one["token_embeddings"] = states
         else:
@@ -192,7 +192,7 @@ class Embedder:
         vectors = torch.cat(found)
         return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
 
-    def _padded(
+    def _tensors(
         self, model: SentenceTransformer, tokens: Sequence[NDArray[np.int32]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask (n, l) of a group."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.fused import STEP, fuse, pack
+from ranksaga.encode.fused import STEP, fuse, pack, padding_bias
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class FusedTraining:
         size = len(states)
         states = functional.pad(states.to(torch.bfloat16), (0, 0, 0, -size % STEP))
         heads = self._model.config.num_attention_heads
-        biases = [_bias(mask) for _, mask in groups]
+        biases = [padding_bias(mask) for _, mask in groups]
         for layer, (inward, outward, up, down) in zip(self._model.encoder.layer, self._products, strict=True):
             seen = _attention(_product(states, inward), shapes, biases, heads)
             states = _norm(_product(seen, outward, states), layer.attention.output.LayerNorm)
@@ -133,16 +133,6 @@ def _attention(
     behind the texts are 0."""
     found: torch.Tensor = _functions()[1].apply(threes, shapes, biases, heads)
     return found
-
-
-def _bias(mask: torch.Tensor) -> torch.Tensor | None:
-    """What hides padding from attention (n, 1, 1, l), ``None`` where there is none."""
-    import torch
-
-    if bool(mask.all()):
-        return None
-    bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(mask == 0, torch.finfo(torch.bfloat16).min)
-    return bias[:, None, None]
 
 
 _MADE: list[tuple[Any, Any]] = []
