@@ -6,7 +6,7 @@
 
 Peers come as they come and tuned by hand as far as their own options go (bf16 weights, batch 128; for training bf16
 autocast, no dropout, fused AdamW). Results go to ``bench/results.json`` case by case, and from there to
-``bench/RESULTS.md``; a system that is run again replaces its row.
+``bench/RESULTS.md``; a system that is run again on the same kind of machine replaces its row.
 """
 
 from __future__ import annotations
@@ -173,30 +173,39 @@ def run(case: str, system: str, home: Path, quick: bool) -> dict[str, Any]:
 
 
 def write(name: str, rows: dict[str, Any]) -> None:
-    """Replace a case's systems in the JSON and draw the table anew."""
+    """Replace a case's systems of this machine in the JSON and draw the tables anew."""
     stored = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    rows["runs"] = {**stored.get(name, {}).get("runs", {}), **rows["runs"]}
-    stored[name] = {**rows, "date": date.today().isoformat(), "machine": machine()}
-    RESULTS.write_text(json.dumps({key: stored[key] for key in CASES if key in stored}, indent=1) + "\n")
-    TABLE.write_text(table(stored))
+    cases = stored.setdefault(machine(), {})
+    rows["runs"] = {**cases.get(name, {}).get("runs", {}), **rows["runs"]}
+    cases[name] = {**rows, "date": date.today().isoformat(), "versions": versions()}
+    ordered = {one: {key: cases[key] for key in CASES if key in cases} for one, cases in stored.items()}
+    RESULTS.write_text(json.dumps(ordered, indent=1) + "\n")
+    TABLE.write_text(table(ordered))
 
 
-def machine() -> dict[str, str]:
-    """What was measured on, and with which versions."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
+def machine() -> str:
+    """What is measured on. AMX, which multiplies matrices in bf16, makes another machine of a processor."""
+    told = dict(
+        (part.strip() for part in line.split(":", 1))
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if ":" in line
     )
-    packages = ("torch", "transformers", "sentence-transformers", "mteb", "beir")
-    return {"cpu": f"{os.cpu_count()} cores of {cpu}", **{name: version(name) for name in packages}}
+    amx = "with" if "amx_bf16" in told.get("flags", "").split() else "without"
+    return f"{os.cpu_count()} cores of {told.get('model name', platform.processor())}, {amx} AMX"
+
+
+def versions() -> dict[str, str]:
+    """What was measured with."""
+    return {name: version(name) for name in ("torch", "transformers", "sentence-transformers", "mteb", "beir")}
 
 
 def table(stored: dict[str, Any]) -> str:
-    """All cases as Markdown: medians, their range, and the ratio to ours."""
+    """All cases of all machines as Markdown: medians, their range, and the ratio to ours."""
     lines = ["# Measured side by side", "", "`make bench` writes this file and `results.json`.", ""]
-    for name in CASES:
-        if name in stored:
-            lines += section(stored[name], stored)
+    for place, cases in stored.items():
+        lines += [f"# {place}", ""]
+        for case in cases.values():
+            lines += section(case, cases)
     return "\n".join(lines) + "\n"
 
 
@@ -206,7 +215,7 @@ def section(case: dict[str, Any], stored: dict[str, Any]) -> Iterable[str]:
     names = [key for key in _keys(case) if key not in ("seconds", "peak_gib", figure)]
     yield f"## {case['title']}"
     yield ""
-    yield f"{case['date']}, {', '.join(f'{key} {value}' for key, value in case['machine'].items())}"
+    yield f"{case['date']}, {', '.join(f'{key} {value}' for key, value in case['versions'].items())}"
     yield ""
     head = [figure.replace("_", " "), "runs (lowest - highest)", "against ours", "peak memory, GiB", *names]
     yield "| system | " + " | ".join(head) + " |"
@@ -223,8 +232,9 @@ def section(case: dict[str, Any], stored: dict[str, Any]) -> Iterable[str]:
         rest = [_shown(statistics.median(one[key] for one in runs)) if key in runs[0] else "" for key in names]
         span = f"{len(runs)} ({_shown(min(values))} - {_shown(max(values))})"
         yield f"| {system} | " + " | ".join([_shown(middle), span, ratio, memory, *rest]) + " |"
-    if case["title"] == CASES["warm"].title and "benchmark" in stored:
-        slow = statistics.median(one["seconds"] for one in stored["benchmark"]["runs"]["mteb, as it comes"])
+    as_it_comes = stored.get("benchmark", {}).get("runs", {}).get("mteb, as it comes")
+    if case["title"] == CASES["warm"].title and as_it_comes:
+        slow = statistics.median(one["seconds"] for one in as_it_comes)
         fast = statistics.median(one["seconds"] for one in case["runs"][OURS])
         yield ""
         yield f"mteb as it comes takes {slow / fast:.0f} times as long."
