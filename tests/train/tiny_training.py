@@ -121,3 +121,4 @@ if __name__ == "__main__":
         fit_small(model, target, float(sys.argv[3]))
         if rank:
             save_weights(target.with_suffix(".safetensors"), model.state_dict())
+        torch.distributed.destroy_process_group()  # left to the interpreter's end, its threads abort now and then
