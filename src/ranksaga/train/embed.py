@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Embedder", "Pass", "deal"]
 
 # Padded tokens that go through the model together. Texts are sorted by length, so on a CPU, where padding costs
-# time, small groups are the faster ones (32 functions of 33 to 256 tokens: 3.3 s instead of
+# time, small passes are the faster ones (32 functions of 33 to 256 tokens: 3.3 s instead of
 # 5.8 s on one core); a GPU takes its share of a batch at once.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 131072}
-# The fused pass takes several such groups: each is padded for itself, and gradients of the weights are summed once.
+# The fused pass computes no padding, and the fewer passes, the fewer times gradients of the weights are summed.
 FUSED_BUDGET = 8192
 SLACK = 1.1  # so that a batch for N ranks is cut into N passes, not into N and a rest
 
@@ -41,30 +41,23 @@ class Pass:
     Attributes:
         tower: which one.
         rows: their places in the batch.
-        groups: their token ids, in groups that are padded each for itself.
+        tokens: their token ids.
+        load: tokens that are computed, padding included.
     """
 
     tower: int
     rows: tuple[int, ...]
-    groups: tuple[tuple[NDArray[np.int32], ...], ...]
-
-    @property
-    def padded(self) -> int:
-        """Tokens with padding."""
-        return sum(map(_padded, self.groups))
-
-
-def _padded(tokens: Sequence[NDArray[np.int32]]) -> int:
-    return len(tokens) * max(map(len, tokens))
+    tokens: tuple[NDArray[np.int32], ...]
+    load: int
 
 
 def deal(passes: Sequence[Pass], rank: int, ranks: int) -> list[tuple[int, Pass]]:
     """A rank's passes with their places in the batch: dealt so that every rank has about as many tokens."""
     loads = [0] * ranks
     mine = []
-    for place in sorted(range(len(passes)), key=lambda place: -passes[place].padded):
+    for place in sorted(range(len(passes)), key=lambda place: -passes[place].load):
         taker = loads.index(min(loads))
-        loads[taker] += passes[place].padded
+        loads[taker] += passes[place].load
         if taker == rank:
             mine.append(place)
     return [(place, passes[place]) for place in sorted(mine)]
@@ -122,7 +115,7 @@ class Embedder:
         return int(self._towers[0].get_embedding_dimension() or 0)
 
     def passes(self, queries: Sequence[str], documents: Sequence[str]) -> list[Pass]:
-        """The texts of a batch (queries first) by tower, shortest first, cut into passes by padded tokens."""
+        """The texts of a batch (queries first) by tower, shortest first, cut into passes."""
         texts = [self._prompts[0] + text for text in queries] + [self._prompts[1] + text for text in documents]
         tokens = self._tokenise(texts)
         if self._towers[0] is self._towers[1]:
@@ -134,31 +127,20 @@ class Embedder:
 
     def _cut(self, tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> list[Pass]:
         order = sorted(rows, key=lambda row: len(tokens[row]))
+        packs = self._fast(tower) is not None
         kind = "cuda" if self._device.type == "cuda" else "cpu"
-        share = math.ceil(SLACK * sum(len(tokens[row]) for row in rows) / self._ranks)
-        budget = min(TOKEN_BUDGET[kind], share) if kind == "cuda" and self._ranks > 1 else TOKEN_BUDGET[kind]
-        groups: list[list[int]] = []
-        for row in order:
-            if not groups or len(tokens[row]) * (len(groups[-1]) + 1) > budget:
-                groups.append([])
-            groups[-1].append(row)
-        most = min(FUSED_BUDGET, share) if self._fast(tower) is not None else 0
-        bundles: list[list[list[int]]] = []
-        size = 0
-        for group in groups:
-            size += (padded := len(group) * len(tokens[group[-1]]))
-            if not bundles or size > most:
-                bundles.append([])
-                size = padded
-            bundles[-1].append(group)
-        return [
-            Pass(
-                tower,
-                tuple(row for group in bundle for row in group),
-                tuple(tuple(tokens[row] for row in group) for group in bundle),
-            )
-            for bundle in bundles
-        ]
+        budget = FUSED_BUDGET if packs else TOKEN_BUDGET[kind]
+        if self._ranks > 1 and (packs or kind == "cuda"):  # every rank is to have some
+            budget = min(budget, math.ceil(SLACK * sum(len(tokens[row]) for row in rows) / self._ranks))
+        cut: list[tuple[list[int], int]] = []
+        for row in order:  # the longest so far
+            taken, load = cut[-1] if cut else ([], 0)
+            load = load + len(tokens[row]) if packs else (len(taken) + 1) * len(tokens[row])
+            if taken and load <= budget:
+                cut[-1] = [*taken, row], load
+            else:
+                cut.append(([row], len(tokens[row])))
+        return [Pass(tower, tuple(taken), tuple(tokens[row] for row in taken), load) for taken, load in cut]
 
     def _fast(self, tower: int) -> FusedTraining | None:
         """The fused pass where it does the work. It knows no dropout, for which a module is put in training mode."""
@@ -166,7 +148,7 @@ class Embedder:
 
     def flops(self, texts: Pass) -> float:
         """Operations of the matrix products of one pass forward, padding not counted; backward takes twice as many."""
-        return self._flops[texts.tower]([len(row) for group in texts.groups for row in group])
+        return self._flops[texts.tower]([len(row) for row in texts.tokens])
 
     def forward(self, texts: Pass) -> torch.Tensor:
         """Vectors (n, d) of one pass."""
@@ -174,28 +156,24 @@ class Embedder:
 
         model = self._towers[texts.tower]
         transformer, *rest = model
-        inputs = [self._tensors(model, group) for group in texts.groups]
-        features: list[dict[str, Any]] = [{"input_ids": ids, "attention_mask": mask} for ids, mask in inputs]
+        ids, mask = self._tensors(model, texts.tokens)
+        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         fused = self._fast(texts.tower)
         if fused is not None:
-            for one, states in zip(features, fused(inputs), strict=True):
-                one["token_embeddings"] = states
+            features["token_embeddings"] = fused(ids, mask)
         else:
             with torch.autocast(self._device.type, self._kind, enabled=self.precision != "fp32"):
-                features = [transformer(one) for one in features]
-        found = []
-        for one in features:
-            one["token_embeddings"] = one["token_embeddings"].float()
-            for module in rest:
-                one = module(one)
-            found.append(one["sentence_embedding"])
-        vectors = torch.cat(found)
+                features = transformer(features)
+        features["token_embeddings"] = features["token_embeddings"].float()
+        for module in rest:
+            features = module(features)
+        vectors: torch.Tensor = features["sentence_embedding"]
         return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
 
     def _tensors(
         self, model: SentenceTransformer, tokens: Sequence[NDArray[np.int32]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and mask (n, l) of a group."""
+        """Token ids and mask (n, l)."""
         import torch
 
         longest = max(map(len, tokens))

@@ -1,17 +1,17 @@
-"""BERT's forward and backward pass on a CPU, in bf16, at about twice the library's speed (docs/log.md).
+"""BERT's forward and backward pass on a CPU, in bf16, on packed texts (docs/log.md has the times).
 
-What makes the difference: torch's fused attention has a slow backward pass on a CPU, so attention is written out as
-matrix products that keep their softmax; and the products run on weights in oneDNN's own layout, laid out once per
-optimizer step. Same arithmetic as autocast in bf16: sums in float32, weights, gradients and optimizer in float32.
+What makes the difference: attention by our own kernel, which keeps no scores and computes no padding, and products that
+run on weights in oneDNN's own layout, laid out once per optimizer step. Same arithmetic as autocast in bf16: sums in
+float32, weights, gradients and optimizer in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.fused import STEP, fuse, pack, padding_bias
+from ranksaga.encode.attention import CompiledAttention, Packing, compiled_attention
+from ranksaga.encode.fused import STEP, fuse, pack
 
 if TYPE_CHECKING:
     import torch
@@ -48,42 +48,38 @@ class FusedTraining:
 
     Args:
         model: a transformers model that :func:`ranksaga.encode.fused.fuse` knows, on the CPU.
+        attention: the compiled kernel.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, attention: CompiledAttention) -> None:
         self._model = model
+        self._attention = attention
         self._first = model.config.pad_token_id + 1 if model.config.model_type != "bert" else 0
         self._versions: tuple[int, ...] = ()
         self._products: list[tuple[Product, ...]] = []
 
-    def __call__(self, groups: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
-        """Token vectors (n, l, d) bf16 of each group's token ids (n, l), padded on the right, and mask (n, l), 1 where
-        a token is. All groups share the products with weights, so their gradients are summed once."""
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Token vectors (n, l, d) bf16 of token ids (n, l) padded on the right, ``mask`` (n, l) 1 where a token is."""
         import torch
         from torch.nn import functional
 
         self._refresh()
-        shapes = [ids.shape for ids, _ in groups]
-        states = self._embedded(torch.cat([ids.flatten() for ids, _ in groups]), shapes)
-        size = len(states)
-        states = functional.pad(states.to(torch.bfloat16), (0, 0, 0, -size % STEP))
-        heads = self._model.config.num_attention_heads
-        biases = [padding_bias(mask) for _, mask in groups]
+        packing = Packing.of(mask)
+        states = self._embedded(ids.flatten()[packing.rows], packing.places + self._first).to(torch.bfloat16)
+        states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
+        heads, attention = self._model.config.num_attention_heads, _functions()[1]
         for layer, (inward, outward, up, down) in zip(self._model.encoder.layer, self._products, strict=True):
-            seen = _attention(_product(states, inward), shapes, biases, heads)
+            seen = attention.apply(_product(states, inward), packing.offsets, heads, self._attention)
             states = _norm(_product(seen, outward, states), layer.attention.output.LayerNorm)
             inner = functional.gelu(_product(states, up))
             states = _norm(_product(inner, down, states), layer.output.LayerNorm)
-        parts = torch.split(states[:size], [count * longest for count, longest in shapes])
-        return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+        return packing.padded(states, ids.shape)
 
-    def _embedded(self, ids: torch.Tensor, shapes: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Normed sums (t, d) of the embeddings; taken at once, for each has a gradient as large as its table."""
-        import torch
+    def _embedded(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Normed sums (t, d) of the embeddings of tokens and their places."""
         from torch.nn.functional import embedding
 
         table = self._model.embeddings
-        places = torch.cat([torch.arange(longest).repeat(count) for count, longest in shapes]) + self._first
         states = embedding(ids, table.word_embeddings.weight) + embedding(places, table.position_embeddings.weight)
         found: torch.Tensor = table.LayerNorm(states + table.token_type_embeddings.weight[0])
         return found
@@ -108,7 +104,8 @@ class FusedTraining:
 
 def fuse_training(transformer: Any) -> FusedTraining | None:
     """The fused form of a sentence-transformers ``Transformer`` module, or ``None`` where it has none."""
-    return None if fuse(transformer) is None else FusedTraining(transformer.auto_model)
+    attention = compiled_attention()
+    return None if attention is None or fuse(transformer) is None else FusedTraining(transformer.auto_model, attention)
 
 
 def _norm(states: torch.Tensor, module: Any) -> torch.Tensor:
@@ -123,15 +120,6 @@ def _norm(states: torch.Tensor, module: Any) -> torch.Tensor:
 def _product(states: torch.Tensor, product: Product, residual: torch.Tensor | None = None) -> torch.Tensor:
     """``states`` (t, k) times the weights, plus bias and, where given, ``residual`` (t, m)."""
     found: torch.Tensor = _functions()[0].apply(states, residual, product, *product.parameters)
-    return found
-
-
-def _attention(
-    threes: torch.Tensor, shapes: Sequence[Sequence[int]], biases: Sequence[torch.Tensor | None], heads: int
-) -> torch.Tensor:
-    """Attention over queries, keys and values (t, 3d) of groups of texts of ``shapes`` (count, tokens), (t, d); rows
-    behind the texts are 0."""
-    found: torch.Tensor = _functions()[1].apply(threes, shapes, biases, heads)
     return found
 
 
@@ -173,48 +161,18 @@ def _functions() -> tuple[Any, Any]:
 
     class Attention(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, threes: Any, shapes: Any, biases: Any, heads: int) -> Any:
-            found = threes.new_empty(len(threes), threes.shape[1] // 3)
-            kept, first = [], 0
-            for (count, longest), bias in zip(shapes, biases, strict=True):
-                rows = slice(first, first := first + count * longest)
-                apart = threes[rows].view(count, longest, 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
-                query, key, value = apart.view(3, count * heads, longest, -1)
-                query *= query.shape[-1] ** -0.5
-                scores = torch.bmm(query, key.transpose(1, 2))
-                if bias is not None:
-                    scores.view(count, heads, longest, longest).add_(bias)
-                weights = torch.softmax(scores, dim=-1)
-                seen = torch.bmm(weights, value).view(count, heads, longest, -1)
-                found[rows].view(count, longest, heads, -1).copy_(seen.transpose(1, 2))
-                kept += [apart, weights]
-            found[first:] = 0
-            ctx.save_for_backward(*kept)
-            return found
+        def forward(ctx: Any, threes: Any, offsets: Any, heads: int, kernel: CompiledAttention) -> Any:
+            logs = threes.new_empty(heads, int(offsets[-1]), dtype=torch.float32)
+            seen = kernel.forward(threes, offsets, heads, logs)
+            ctx.save_for_backward(threes, offsets, seen, logs)
+            ctx.heads, ctx.kernel = heads, kernel
+            return seen
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
-            (gradient,) = gradients
-            threes = gradient.new_empty(len(gradient), 3 * gradient.shape[1])
-            first = 0
-            for apart, weights in zip(ctx.saved_tensors[::2], ctx.saved_tensors[1::2], strict=True):
-                _, count, heads, longest, depth = apart.shape
-                rows = slice(first, first := first + count * longest)
-                query, key, value = apart.view(3, count * heads, longest, depth)
-                seen = gradient[rows].view(count, longest, heads, depth).transpose(1, 2)
-                seen = seen.reshape(count * heads, longest, depth)
-                found = torch.empty_like(apart)
-                of_query, of_key, of_value = found.view(3, count * heads, longest, depth)
-                torch.bmm(weights.transpose(1, 2), seen, out=of_value)
-                of_scores = torch.ops.aten._softmax_backward_data(
-                    torch.bmm(seen, value.transpose(1, 2)), weights, -1, weights.dtype
-                )
-                torch.bmm(of_scores, key, out=of_query)
-                of_query *= depth**-0.5
-                torch.bmm(of_scores.transpose(1, 2), query, out=of_key)
-                threes[rows].view(count, longest, 3, heads, depth).copy_(found.permute(1, 3, 0, 2, 4))
-            threes[first:] = 0
-            return threes, None, None, None
+            threes, offsets, seen, logs = ctx.saved_tensors
+            found = ctx.kernel.backward(threes, offsets, ctx.heads, seen, logs, gradients[0].contiguous())
+            return found, None, None, None
 
     _MADE.append((Linear, Attention))
     return _MADE[0]

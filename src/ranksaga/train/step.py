@@ -117,7 +117,7 @@ class Step:
             passes = self._embedder.passes(batch.queries, batch.documents)
         mine = deal(passes, self._world.rank, self._world.size)
         kind = "cuda" if self._device.type == "cuda" else "cpu"
-        cached = sum(part.padded for _, part in mine) > CACHE_ABOVE[kind]
+        cached = sum(part.load for _, part in mine) > CACHE_ABOVE[kind]
         count = len(batch.queries) + len(batch.documents)
         vectors = torch.zeros(count, self._embedder.dimension, device=self._device)
         parts = []
