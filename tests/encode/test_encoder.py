@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ranksaga.encode.encoder import Encoder, _batches, load_encoder
+from ranksaga.encode.engine import Here
 from ranksaga.encode.models import locate, revision_of
 from ranksaga.errors import ModelError
 
@@ -25,6 +26,15 @@ def encoder() -> Encoder:
 def test_vectors_equal_those_of_sentence_transformers(encoder: Encoder) -> None:
     expected = encoder.model.encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(encoder.encode_documents(TEXTS), expected, atol=2e-6)
+
+
+def test_texts_read_ahead_for_a_gpu_keep_their_vectors(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ranksaga.encode.encoder.CACHE_CHUNK", {"cuda": 2})
+    workers = Here()
+    workers.device = "cuda"  # this process, as one that has a GPU would use it
+    far = Encoder(encoder.model, encoder.spec, cached=True, workers=workers)
+    asked = [f"{text} read ahead" for text in TEXTS]
+    np.testing.assert_allclose(far.encode_documents(asked), encoder.encode_documents(asked), atol=2e-6)
 
 
 def test_bf16_stays_close_to_fp32(encoder: Encoder) -> None:

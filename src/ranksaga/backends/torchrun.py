@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.engine import Engine, Tokens
+from ranksaga.encode.engine import Engine, Tokens, computed
 from ranksaga.encode.models import on_cpu
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import read_json, write_json
@@ -260,8 +260,8 @@ def _own(engine: Engine, batches: Sequence[Tokens]) -> Iterator[tuple[int, NDArr
     """This rank's batches. They are sorted by length, so every N-th one is a fair share."""
     import torch.distributed as distributed
 
-    for place in range(distributed.get_rank(), len(batches), distributed.get_world_size()):
-        yield place, engine(batches[place])
+    places = range(distributed.get_rank(), len(batches), distributed.get_world_size())
+    return computed(engine, ((place, batches[place]) for place in places))
 
 
 def _gathered(

@@ -7,10 +7,11 @@ almost no padding is computed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,9 @@ from ranksaga.profile import timed
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Encoder", "EncoderSpec", "load_encoder"]
+T = TypeVar("T")
+
+__all__ = ["Encoder", "EncoderSpec", "ahead", "load_encoder"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +39,9 @@ FORMAT = 1
 # Padded tokens per batch. On CPU larger batches fall out of the cache; a GPU wants to be filled.
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 131072}
 TOKENIZE_CHUNK = 4096
-# Texts between two writes to the cache: what a killed process computes again at most.
-CACHE_CHUNK = {"cpu": 2048, "cuda": 32768}
+# Texts between two writes to the cache: what a killed process computes again at most. On a GPU those of the next
+# write are tokenised meanwhile.
+CACHE_CHUNK = {"cpu": 2048, "cuda": 8192}
 
 
 @dataclass(frozen=True)
@@ -149,9 +153,11 @@ class Tower:
         missing = missing[np.argsort([-len(texts[row]) for row in missing], kind="stable")]
         size = CACHE_CHUNK[self._kind]
         new = []
-        for start in range(0, len(missing), size):
-            chunk = [texts[row] for row in missing[start : start + size]]
-            new.append(self._compute(chunk, progress))
+        chunks = ([texts[row] for row in missing[start : start + size]] for start in range(0, len(missing), size))
+        read = ((chunk, self._read(chunk)) for chunk in chunks)
+        # On a CPU both would share the cores.
+        for chunk, tokens in ahead(read) if self._kind == "cuda" else read:
+            new.append(self._embed(tokens, progress))
             cache.add(chunk, new[-1])
         parts = [part for part in (found, *new) if part is not None]
         if not parts:
@@ -161,19 +167,25 @@ class Tower:
         return vectors
 
     def _compute(self, texts: Sequence[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
+        return self._embed(self._read(texts), progress)
+
+    def _read(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text with its prompt."""
         plain = [f"{self._prompt}{text}" for text in texts]
-        tokens = [
+        return [
             row
             for start in range(0, len(plain), TOKENIZE_CHUNK)
             for row in self._tokenize(plain[start : start + TOKENIZE_CHUNK])
         ]
+
+    def _embed(self, tokens: Sequence[list[int]], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
         cuts = _batches([len(tokens[row]) for row in order], TOKEN_BUDGET[self._kind])
         batches = [[tokens[row] for row in order[start:stop]] for start, stop in cuts]
         vectors: NDArray[np.float32] | None = None
         for place, output in self._workers.vectors(self._engine, batches):
             if vectors is None:
-                vectors = np.empty((len(texts), output.shape[1]), dtype=np.float32)
+                vectors = np.empty((len(tokens), output.shape[1]), dtype=np.float32)
             vectors[order[slice(*cuts[place])]] = output
             if progress is not None:
                 progress(len(output))
@@ -229,6 +241,15 @@ def load_encoder(
     )
     logger.info("%s: %s", name, spec)
     return Encoder(model, spec, cached=cached, workers=workers)
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in another thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, items, None)
+            yield item
 
 
 def _batches(lengths: list[int], budget: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ who computes, so the vectors are the same on one worker and on many.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused import FusedTransformer, fuse
 from ranksaga.encode.models import on_cpu, revision_of
+from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.profile import timed
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Engine", "Here", "Tokens", "Workers"]
+__all__ = ["Engine", "Here", "Tokens", "Workers", "computed"]
 
 Tokens = Sequence[Sequence[int]]  # a batch: the token ids of each text
 
@@ -41,6 +42,7 @@ class Engine:
         self._precision = precision
         self._similarity = similarity
         self._transformer: FusedTransformer | torch.nn.Module | None = None
+        self._fits: float = float("inf")  # padded tokens of a batch that the device's memory holds, as far as is known
 
     @cached_property
     def revision(self) -> str:
@@ -62,18 +64,39 @@ class Engine:
         return int(self.model.get_embedding_dimension() or 0)
 
     def __call__(self, tokens: Tokens) -> NDArray[np.float32]:
-        """Vectors (n, d) of one batch."""
+        """Vectors (n, d) of one batch. Where the device's memory does not hold it, it goes in halves.
+
+        Raises:
+            StageError: there is no memory for a single text.
+        """
+        return self.begin(tokens)()
+
+    def begin(self, tokens: Tokens) -> Callable[[], NDArray[np.float32]]:
+        """Start on a batch; what comes back gives its vectors (n, d), for which a GPU is waited for only then."""
         import torch
 
-        flops = self._flops([len(row) for row in tokens])
-        with torch.inference_mode(), timed("encode", flops):
-            vectors: NDArray[np.float32] = self._forward(tokens).cpu().numpy()
-        return vectors
+        padded = len(tokens) * max(map(len, tokens))
+        if padded <= self._fits or len(tokens) == 1:
+            flops = self._flops([len(row) for row in tokens])
+            with torch.inference_mode(), timed("encode", flops):
+                try:
+                    return _fetched(self._forward(tokens))
+                except torch.OutOfMemoryError:
+                    if len(tokens) == 1:
+                        raise StageError(
+                            f"no memory on {self.model.device} for a text of {padded} tokens; set a smaller max_length"
+                        ) from None
+            torch.cuda.empty_cache()
+            self._fits = padded // 2
+        middle = len(tokens) // 2
+        halves = self.begin(tokens[:middle]), self.begin(tokens[middle:])
+        return lambda: np.concatenate([half() for half in halves])
 
     def to(self, device: str) -> Engine:
         """This engine with its model moved to a device, as torch names it."""
         self.model.to(device)
         self._transformer = None
+        self._fits = float("inf")
         return self
 
     def _forward(self, tokens: Tokens) -> torch.Tensor:
@@ -89,6 +112,8 @@ class Engine:
             place = slice(longest - len(values), None) if left else slice(0, len(values))
             ids[row, place] = torch.tensor(values)
             mask[row, place] = 1
+        if model.device.type == "cuda":  # copies from pinned memory are not waited for
+            ids, mask = (one.pin_memory().to(model.device, non_blocking=True) for one in (ids, mask))
         features: dict[str, Any] = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
         if isinstance(transformer, FusedTransformer):
             features["token_embeddings"] = transformer(ids, mask)
@@ -129,6 +154,7 @@ class Engine:
             "_precision": self._precision,
             "_similarity": self._similarity,
             "_transformer": None,
+            "_fits": float("inf"),
         }
 
 
@@ -151,4 +177,35 @@ class Here:
 
     def vectors(self, engine: Engine, batches: Sequence[Tokens]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Batch by batch."""
-        return ((place, engine(tokens)) for place, tokens in enumerate(batches))
+        return computed(engine, enumerate(batches))
+
+
+def computed(engine: Engine, batches: Iterable[tuple[int, Tokens]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Place and vectors (n, d) of every batch; the next one is begun before a batch is waited for."""
+    waiting: tuple[int, Callable[[], NDArray[np.float32]]] | None = None
+    for place, tokens in batches:
+        begun = place, engine.begin(tokens)
+        if waiting is not None:
+            yield waiting[0], waiting[1]()
+        waiting = begun
+    if waiting is not None:
+        yield waiting[0], waiting[1]()
+
+
+def _fetched(vectors: torch.Tensor) -> Callable[[], NDArray[np.float32]]:
+    """Gives the vectors in the CPU's memory; the copy from a GPU is begun here, and waited for when called."""
+    import torch
+
+    if vectors.device.type != "cuda":
+        here: NDArray[np.float32] = vectors.cpu().numpy()
+        return lambda: here
+    host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+    host.copy_(vectors, non_blocking=True)
+    copied = torch.cuda.current_stream(vectors.device).record_event()
+
+    def wait() -> NDArray[np.float32]:
+        copied.synchronize()
+        found: NDArray[np.float32] = host.numpy()
+        return found
+
+    return wait

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset
-from ranksaga.encode.encoder import Encoder
+from ranksaga.encode.encoder import Encoder, ahead
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.retrieve.search import search, self_hits
-
-T = TypeVar("T")
 
 __all__ = ["Vectors", "benchmark", "encode_dataset", "rank"]
 
@@ -65,21 +61,12 @@ def benchmark(
 
     return search(
         encoder.encode_queries([dataset.queries.texts[row] for row in query_rows], progress),
-        _ahead(blocks()),
+        ahead(blocks()),
         query_rows=query_rows,
         depth=depth,
         ties=tie_order(dataset.corpus.ids),
         exclude=self_hits(dataset)[query_rows],
     )
-
-
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made while the one before it is used."""
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = thread.submit(next, items, None)
-            yield item
 
 
 def encode_dataset(
