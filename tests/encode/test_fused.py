@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ranksaga.encode.attention import compiled_attention
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.fused import FusedTransformer, fuse
+from ranksaga.encode.kernels import compiled_kernels
 
 SHAPE = {
     "vocab_size": 200,
@@ -36,7 +36,7 @@ def random_model(kind: str, **changes: Any) -> Any:
 
 
 compiled = pytest.mark.skipif(
-    compiled_attention() is None, reason="no attention kernel: no compiler when this was installed, or no AVX-512 BF16"
+    compiled_kernels() is None, reason="no kernels: no compiler at the installation, or no AVX-512 BF16"
 )
 
 
@@ -52,9 +52,9 @@ def test_token_vectors_are_those_of_the_library(kind: str) -> None:
     ids[mask == 0] = model.config.pad_token_id
     with torch.inference_mode():
         expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
-        attention = compiled_attention()
-        assert attention is not None
-        found = FusedTransformer(model, attention)(ids, mask).float()
+        kernels = compiled_kernels()
+        assert kernels is not None
+        found = FusedTransformer(model, kernels)(ids, mask).float()
     alike = torch.nn.functional.cosine_similarity(found, expected, dim=-1)[mask == 1]
     assert float(alike.min()) > 0.9995
     assert fuse(SimpleNamespace(auto_model=model)) is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ranksaga.encode.attention import compiled_attention
+from ranksaga.encode.kernels import compiled_kernels
 from ranksaga.recipe import Training
 from ranksaga.train import embed
 from ranksaga.train.embed import Embedder
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 pytestmark = pytest.mark.skipif(
-    compiled_attention() is None, reason="no attention kernel: no compiler when this was installed, or no AVX-512 BF16"
+    compiled_kernels() is None, reason="no kernels: no compiler at the installation, or no AVX-512 BF16"
 )
 QUERIES = ["word1 word2", "word3 word4 word5 word6 word7"]
 DOCUMENTS = ["word8 word9 word10 word11", "word12", "word1 word13 word14"]

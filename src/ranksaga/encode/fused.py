@@ -1,4 +1,4 @@
-"""BERT's forward pass on a CPU, on packed texts, with oneDNN's fused kernels and our own for attention.
+"""BERT's forward pass on a CPU, on packed texts, with oneDNN's fused kernels and our own.
 
 The same arithmetic as transformers' BertModel in bf16, with no padding, weights in oneDNN's own layout, one product for
 queries, keys and values, and GELU and the residual sum computed inside the products (docs/log.md has the times). For
@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.attention import CompiledAttention, Packing, compiled_attention
+from ranksaga.encode.kernels import Kernels, Packing, compiled_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,24 @@ CLOSE = 0.999
 
 
 @dataclass(frozen=True)
+class Norm:
+    """A layer norm's weight and bias, float32 but rounded to bf16: one that came here in bf16 has the same."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    tiny: float
+
+    @classmethod
+    def of(cls, module: Any) -> Norm:
+        """Copy a module's."""
+        weight, bias = (one.detach().bfloat16().float() for one in (module.weight, module.bias))
+        return cls(weight, bias, module.eps)
+
+    def __call__(self, states: torch.Tensor, kernels: Kernels) -> torch.Tensor:
+        return kernels.norm(states, self.weight, self.bias, self.tiny)
+
+
+@dataclass(frozen=True)
 class Layer:
     """One layer's weights (packed) and vectors."""
 
@@ -39,7 +57,7 @@ class Layer:
     outward: tuple[Any, Any]
     up: tuple[Any, Any]
     down: tuple[Any, Any]
-    norms: tuple[Any, Any]
+    norms: tuple[Norm, Norm]
 
 
 class FusedTransformer:
@@ -47,14 +65,14 @@ class FusedTransformer:
 
     Args:
         model: a transformers model of one of ``KINDS``, on the CPU; its weights are copied.
-        attention: the compiled kernel.
+        kernels: the compiled ones.
     """
 
-    def __init__(self, model: Any, attention: CompiledAttention) -> None:
+    def __init__(self, model: Any, kernels: Kernels) -> None:
         import torch
 
         config, kind = model.config, torch.bfloat16
-        self._attention = attention
+        self._kernels = kernels
         self._heads = config.num_attention_heads
         # RoBERTa counts positions from behind its padding index.
         self._first = config.pad_token_id + 1 if config.model_type != "bert" else 0
@@ -63,7 +81,7 @@ class FusedTransformer:
         # Rounded before they are added: weights that came here in bf16 give the same sum.
         places = (table.position_embeddings.weight, table.token_type_embeddings.weight[0])
         self._places = places[0].detach().to(kind) + places[1].detach().to(kind)
-        self._norm = _norm(table.LayerNorm)
+        self._norm = Norm.of(table.LayerNorm)
         self._layers = [_layer(layer) for layer in model.encoder.layer]
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -73,15 +91,15 @@ class FusedTransformer:
 
         packing = Packing.of(mask)
         states = functional.embedding(ids.flatten()[packing.rows], self._words)
-        states = self._norm(states + self._places[packing.places + self._first])
+        states = self._norm(states + self._places[packing.places + self._first], self._kernels)
         states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
         product = torch.ops.mkldnn._linear_pointwise
         for layer in self._layers:
             threes = product(states, *layer.inward, "none", [], "none")
-            seen = self._attention.forward(threes, packing.offsets, self._heads)
-            states = layer.norms[0](product.binary(seen, states, *layer.outward, "add"))
+            seen = self._kernels.attention(threes, packing.offsets, self._heads)
+            states = layer.norms[0](product.binary(seen, states, *layer.outward, "add"), self._kernels)
             inner = product(states, *layer.up, "gelu", [], "none")
-            states = layer.norms[1](product.binary(inner, states, *layer.down, "add"))
+            states = layer.norms[1](product.binary(inner, states, *layer.down, "add"), self._kernels)
         return packing.padded(states, ids.shape)
 
 
@@ -93,12 +111,12 @@ def fuse(transformer: Any) -> FusedTransformer | None:
     config = getattr(model, "config", None)
     if config is None or config.model_type not in KINDS or config.hidden_act != "gelu":
         return None
-    attention = compiled_attention()
-    if attention is None or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    kernels = compiled_kernels()
+    if kernels is None or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return None
     try:
         with torch.inference_mode():
-            fused = FusedTransformer(model, attention)
+            fused = FusedTransformer(model, kernels)
             if _agrees(fused, model):
                 return fused
     except (AttributeError, RuntimeError, TypeError) as error:
@@ -131,7 +149,7 @@ def _layer(layer: Any) -> Layer:
     outward, up, down = (
         _packed(one.weight, one.bias) for one in (out.dense, layer.intermediate.dense, layer.output.dense)
     )
-    return Layer(inward, outward, up, down, (_norm(out.LayerNorm), _norm(layer.output.LayerNorm)))
+    return Layer(inward, outward, up, down, (Norm.of(out.LayerNorm), Norm.of(layer.output.LayerNorm)))
 
 
 def pack(weight: torch.Tensor) -> torch.Tensor:
@@ -147,11 +165,3 @@ def _packed(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, tor
 
     weight, bias = (one.detach().to(torch.bfloat16) for one in (weight, bias))
     return pack(weight), bias
-
-
-def _norm(module: Any) -> Any:
-    import copy
-
-    import torch
-
-    return copy.deepcopy(module).to(torch.bfloat16).requires_grad_(False)

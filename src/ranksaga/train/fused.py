@@ -8,10 +8,11 @@ float32, weights, gradients and optimizer in float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.attention import CompiledAttention, Packing, compiled_attention
 from ranksaga.encode.fused import STEP, fuse, pack
+from ranksaga.encode.kernels import Kernels, Packing, compiled_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -48,12 +49,12 @@ class FusedTraining:
 
     Args:
         model: a transformers model that :func:`ranksaga.encode.fused.fuse` knows, on the CPU.
-        attention: the compiled kernel.
+        kernels: the compiled ones.
     """
 
-    def __init__(self, model: Any, attention: CompiledAttention) -> None:
+    def __init__(self, model: Any, kernels: Kernels) -> None:
         self._model = model
-        self._attention = attention
+        self._kernels = kernels
         self._first = model.config.pad_token_id + 1 if model.config.model_type != "bert" else 0
         self._versions: tuple[int, ...] = ()
         self._products: list[tuple[Product, ...]] = []
@@ -67,13 +68,17 @@ class FusedTraining:
         packing = Packing.of(mask)
         states = self._embedded(ids.flatten()[packing.rows], packing.places + self._first).to(torch.bfloat16)
         states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
-        heads, attention = self._model.config.num_attention_heads, _functions()[1]
+        heads, kernels, functions = self._model.config.num_attention_heads, self._kernels, _functions()
         for layer, (inward, outward, up, down) in zip(self._model.encoder.layer, self._products, strict=True):
-            seen = attention.apply(_product(states, inward), packing.offsets, heads, self._attention)
-            states = _norm(_product(seen, outward, states), layer.attention.output.LayerNorm)
-            inner = functional.gelu(_product(states, up))
-            states = _norm(_product(inner, down, states), layer.output.LayerNorm)
+            seen = functions.attention.apply(_product(states, inward), packing.offsets, heads, kernels)
+            states = self._norm(_product(seen, outward, states), layer.attention.output.LayerNorm)
+            inner = functions.gelu.apply(_product(states, up), kernels)
+            states = self._norm(_product(inner, down, states), layer.output.LayerNorm)
         return packing.padded(states, ids.shape)
+
+    def _norm(self, states: torch.Tensor, module: Any) -> torch.Tensor:
+        found: torch.Tensor = _functions().norm.apply(states, module.weight, module.bias, module.eps, self._kernels)
+        return found
 
     def _embedded(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Normed sums (t, d) of the embeddings of tokens and their places."""
@@ -104,32 +109,29 @@ class FusedTraining:
 
 def fuse_training(transformer: Any) -> FusedTraining | None:
     """The fused form of a sentence-transformers ``Transformer`` module, or ``None`` where it has none."""
-    attention = compiled_attention()
-    return None if attention is None or fuse(transformer) is None else FusedTraining(transformer.auto_model, attention)
-
-
-def _norm(states: torch.Tensor, module: Any) -> torch.Tensor:
-    from torch.nn import functional
-
-    kind = states.dtype
-    return functional.layer_norm(
-        states, module.normalized_shape, module.weight.to(kind), module.bias.to(kind), module.eps
-    )
+    kernels = compiled_kernels()
+    return None if kernels is None or fuse(transformer) is None else FusedTraining(transformer.auto_model, kernels)
 
 
 def _product(states: torch.Tensor, product: Product, residual: torch.Tensor | None = None) -> torch.Tensor:
     """``states`` (t, k) times the weights, plus bias and, where given, ``residual`` (t, m)."""
-    found: torch.Tensor = _functions()[0].apply(states, residual, product, *product.parameters)
+    found: torch.Tensor = _functions().linear.apply(states, residual, product, *product.parameters)
     return found
 
 
-_MADE: list[tuple[Any, Any]] = []
+@dataclass(frozen=True)
+class Functions:
+    """The differentiable ones."""
+
+    linear: Any
+    attention: Any
+    gelu: Any
+    norm: Any
 
 
-def _functions() -> tuple[Any, Any]:
-    """The two differentiable functions; made when first needed, so that importing this module needs no torch."""
-    if _MADE:
-        return _MADE[0]
+@cache
+def _functions() -> Functions:
+    """Made when first needed, so that importing this module needs no torch."""
     import torch
 
     linear = torch.ops.mkldnn._linear_pointwise
@@ -161,18 +163,44 @@ def _functions() -> tuple[Any, Any]:
 
     class Attention(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, threes: Any, offsets: Any, heads: int, kernel: CompiledAttention) -> Any:
+        def forward(ctx: Any, threes: Any, offsets: Any, heads: int, kernels: Kernels) -> Any:
             logs = threes.new_empty(heads, int(offsets[-1]), dtype=torch.float32)
-            seen = kernel.forward(threes, offsets, heads, logs)
+            seen = kernels.attention(threes, offsets, heads, logs)
             ctx.save_for_backward(threes, offsets, seen, logs)
-            ctx.heads, ctx.kernel = heads, kernel
+            ctx.heads, ctx.kernels = heads, kernels
             return seen
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             threes, offsets, seen, logs = ctx.saved_tensors
-            found = ctx.kernel.backward(threes, offsets, ctx.heads, seen, logs, gradients[0].contiguous())
+            found = ctx.kernels.attention_backward(threes, offsets, ctx.heads, seen, logs, gradients[0].contiguous())
             return found, None, None, None
 
-    _MADE.append((Linear, Attention))
-    return _MADE[0]
+    class Gelu(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, states: Any, kernels: Kernels) -> Any:
+            ctx.save_for_backward(states)
+            ctx.kernels = kernels
+            return kernels.gelu(states)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            (states,) = ctx.saved_tensors
+            return ctx.kernels.gelu_backward(states, gradients[0].contiguous()), None
+
+    class Norm(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, states: Any, weight: Any, bias: Any, tiny: float, kernels: Kernels) -> Any:
+            moments = weight.new_empty(len(states), 2)
+            found = kernels.norm(states, weight, bias, tiny, moments)
+            ctx.save_for_backward(states, weight, moments)
+            ctx.kernels = kernels
+            return found
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            states, weight, moments = ctx.saved_tensors
+            found, both = ctx.kernels.norm_backward(states, weight, moments, gradients[0].contiguous())
+            return found, both[0], both[1], None, None
+
+    return Functions(Linear, Attention, Gelu, Norm)

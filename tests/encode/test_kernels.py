@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ranksaga.encode.attention import KINDS, CompiledAttention, Packing, compiled_attention
+from ranksaga.encode.kernels import KINDS, Kernels, Packing, compiled_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 LENGTHS = (1, 31, 32, 33, 2, 100, 256, 17)
 
 
-def kernels() -> list[CompiledAttention]:
+def kernels() -> list[Kernels]:
     """Each way of computing that this processor has; AMX machines have both."""
-    best = compiled_attention()
+    best = compiled_kernels()
     if best is None:
-        pytest.skip("no attention kernel: no compiler when this was installed, or no AVX-512 BF16")
+        pytest.skip("no kernels: no compiler at the installation, or no AVX-512 BF16")
     assert best is not None
-    return [CompiledAttention(best._library, kind) for kind in KINDS if kind <= best._kind]
+    return [Kernels(best._library, kind) for kind in KINDS if kind <= best._kind]
 
 
 def expected(
@@ -55,15 +55,15 @@ def test_what_is_seen_and_its_gradients(heads: int, depth: int) -> None:
     wanted, wanted_back = expected(threes, offsets, heads, gradient)
     for kernel in kernels():
         logs = torch.empty(heads, size)
-        seen = kernel.forward(threes, offsets, heads, logs)
-        back = kernel.backward(threes, offsets, heads, seen, logs, gradient)
+        seen = kernel.attention(threes, offsets, heads, logs)
+        back = kernel.attention_backward(threes, offsets, heads, seen, logs, gradient)
         # Weights and results are rounded to bf16 once each: 2^-9 of the value at most, a third of it on average.
         assert float((seen[:size].float() - wanted).norm() / wanted.norm()) < 0.003, kernel.name
         for found, want in zip(back.chunk(3, dim=1), wanted_back.chunk(3, dim=1), strict=True):
             assert float((found.float() - want).norm() / want.norm()) < 0.008, kernel.name
         assert not seen[size:].any()
         assert not back[size:].any()
-        assert torch.equal(seen, kernel.forward(threes, offsets, heads)), "the logarithms are not asked for"
+        assert torch.equal(seen, kernel.attention(threes, offsets, heads)), "the logarithms are not asked for"
 
 
 def test_a_text_sees_only_itself() -> None:
@@ -75,7 +75,7 @@ def test_a_text_sees_only_itself() -> None:
     other = threes.clone()
     other[40:] += 1
     for kernel in kernels():
-        seen, changed = kernel.forward(threes, offsets, 1), kernel.forward(other, offsets, 1)
+        seen, changed = kernel.attention(threes, offsets, 1), kernel.attention(other, offsets, 1)
         assert torch.equal(seen[:40], changed[:40])
         assert not torch.equal(seen[40:], changed[40:])
 
@@ -89,7 +89,7 @@ def test_scores_far_from_zero_do_not_overflow() -> None:
     offsets = torch.tensor([0, 40])
     mean = (sum(range(40)) - 7) / 39
     for kernel in kernels():
-        torch.testing.assert_close(kernel.forward(threes, offsets, 1), torch.full((40, 32), mean).bfloat16())
+        torch.testing.assert_close(kernel.attention(threes, offsets, 1), torch.full((40, 32), mean).bfloat16())
 
 
 def test_other_layouts_are_refused() -> None:
@@ -98,7 +98,7 @@ def test_other_layouts_are_refused() -> None:
     threes = torch.zeros(96, 8).bfloat16().t()
     for kernel in kernels():
         with pytest.raises(ValueError, match="contiguous"):
-            kernel.forward(threes, torch.tensor([0, 8]), 1)
+            kernel.attention(threes, torch.tensor([0, 8]), 1)
 
 
 def test_packing_by_hand() -> None:
@@ -116,4 +116,40 @@ def test_the_kernel_is_compiled_where_it_can_be() -> None:
     facts = Path("/proc/cpuinfo")
     if not facts.exists() or "avx512_bf16" not in facts.read_text() or shutil.which("gcc") is None:
         pytest.skip("no gcc, or a processor without AVX-512 BF16")
-    assert compiled_attention() is not None
+    assert compiled_kernels() is not None
+
+
+def test_gelu_and_its_gradient() -> None:
+    import torch
+
+    states = torch.cat([torch.linspace(-9, 9, 20_001), torch.tensor([0.0, -80.0, 80.0])]).bfloat16()
+    gradient = torch.randn(len(states), generator=torch.Generator().manual_seed(0)).bfloat16()
+    given = states.float().requires_grad_()
+    wanted = torch.nn.functional.gelu(given)
+    torch.autograd.backward(wanted, gradient.float())
+    assert given.grad is not None
+    for kernel in kernels():
+        torch.testing.assert_close(kernel.gelu(states).float(), wanted.detach(), rtol=2**-8, atol=2e-5)
+        torch.testing.assert_close(kernel.gelu_backward(states, gradient).float(), given.grad, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [384, 40, 7])
+def test_layer_norm_and_its_gradients(width: int) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(width)
+    states = (3 + 2 * torch.randn(101, width, generator=generator)).bfloat16()
+    states[5] = 1.0  # no deviation at all
+    weight, bias = torch.randn(2, width, generator=generator).unbind()
+    gradient = torch.randn(101, width, generator=generator).bfloat16()
+    given = [one.float().clone().requires_grad_() for one in (states, weight, bias)]
+    wanted = torch.nn.functional.layer_norm(given[0], (width,), given[1], given[2], 1e-3)
+    torch.autograd.backward(wanted, gradient.float())
+    for kernel in kernels():
+        moments = torch.empty(101, 2)
+        found = kernel.norm(states, weight.contiguous(), bias.contiguous(), 1e-3, moments)
+        torch.testing.assert_close(found.float(), wanted.detach(), rtol=2**-8, atol=1e-5)
+        back, both = kernel.norm_backward(states, weight.contiguous(), moments, gradient)
+        for have, want in zip((back.float(), *both), given, strict=True):
+            assert want.grad is not None
+            torch.testing.assert_close(have, want.grad, rtol=2**-8, atol=2e-4)
