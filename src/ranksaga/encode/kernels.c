@@ -66,17 +66,19 @@ int kernels_kind(void) {
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
-TILES static void tiles_on(void) {
-    TileShape shape = {.palette = 1};
-    for (int i = 0; i < 8; i++) shape.row_bytes[i] = 64, shape.rows[i] = 16;
-    _tile_loadconfig(&shape);
-}
+/* Not on the stack: gcc believes that loading it reads its first bytes alone, and would leave the others unwritten. */
+static const TileShape FULL = {.palette = 1,
+                               .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+                               .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+
+TILES static void tiles_on(void) { _tile_loadconfig(&FULL); }
 
 TILES static void tiles_off(void) { _tile_release(); }
 
 TILES static void tile_product(float *c, long c_row, const bf16 *a, long a_row, const bf16 *b, long m, long n, long k,
                                int add) {
     long steps = k / BLOCK;
+    __asm__ volatile("" ::: "memory"); /* gcc does not know that tiles are loaded from memory */
     for (long j = 0; j < n; j += BLOCK) {
         const bf16 *left = b + j / 16 * steps * TILE, *right = left + steps * TILE;
         for (long i = 0; i < m; i += BLOCK) {

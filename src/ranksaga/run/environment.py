@@ -27,6 +27,10 @@ def describe_environment(*, probe: bool = False) -> dict[str, str]:
     facts["processor"] = _processor()
     import torch
 
+    from ranksaga.encode.kernels import compiled_kernels
+
+    kernels = compiled_kernels()
+    facts["kernels"] = "none" if kernels is None else kernels.name
     facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     if probe:
         from ranksaga.encode.precision import choose_precision, matmul_rate
