@@ -28,7 +28,7 @@ bench: $(INSTALLED)  ## us and the peers side by side, about an hour; RANKSAGA_D
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-$(INSTALLED): pyproject.toml constraints.txt src/ranksaga/encode/kernels.c
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard src/ranksaga/kernels/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[quickstart,dev]"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from ranksaga.kernels.compiled import KINDS, Kernels, compiled_kernels
 from ranksaga.retrieve import rough
 from ranksaga.retrieve import search as module
 from ranksaga.retrieve.order import NOTHING, decode_keys
@@ -17,13 +18,23 @@ from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.retrieve.rough import best_keys
 from ranksaga.retrieve.search import search
 
-COUNT, WIDTH, DEPTH = 3000, 48, 40
+COUNT, WIDTH, DEPTH = 3001, 44, 40
+
+pytestmark = pytest.mark.skipif(
+    compiled_kernels() is None, reason="no kernels: no compiler at the installation, or no AVX-512 BF16"
+)
+
+
+def best_kernels() -> Kernels:
+    kernels = compiled_kernels()
+    assert kernels is not None
+    return kernels
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several groups, tiles, chunks and remainders of each."""
-    for name, value in {"TILE": 300, "CHUNK": 16, "GROUP": 32, "SAMPLE": (256, 1024)}.items():
+    """Several groups of queries, and rooms that are full before the corpus is read."""
+    for name, value in {"MEMORY": 8 * 20 * 144, "CHUNK": 7, "ROOM": (3, 128)}.items():
         monkeypatch.setattr(rough, name, value)
 
 
@@ -44,11 +55,13 @@ def shapes(kind: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     rng = np.random.default_rng(0)
     queries, documents = unit(rng, 53), unit(rng, COUNT)
     if kind == "ties":  # every document twice and some often, so that the cut goes through equal scores
-        documents = documents[np.r_[: COUNT // 2, : COUNT // 2]]
+        documents = documents[np.r_[: COUNT // 2, : COUNT - COUNT // 2]]
         documents[100:130] = documents[99]
         queries[:10] = documents[99]
     elif kind == "sorted":  # what is near to the first query comes last: a part of the corpus tells nothing of it
         documents = np.ascontiguousarray(documents[np.argsort(documents @ queries[0])])
+    elif kind == "crowded":  # rounding to bf16 changes their order
+        documents = documents[:1] + np.float32(0.3) * documents
     elif kind == "below zero":
         documents[:, 0], queries[:, 0] = -1.0, 1.0
     elif kind == "any length":
@@ -57,62 +70,80 @@ def shapes(kind: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return queries, documents
 
 
-@pytest.mark.parametrize("kind", ["plain", "ties", "sorted", "below zero", "any length"])
+@pytest.mark.parametrize("kind", ["plain", "ties", "sorted", "crowded", "below zero", "any length"])
 def test_keys_are_those_of_one_pass(kind: str) -> None:
     queries, documents = shapes(kind)
     ties = np.random.default_rng(1).permutation(COUNT).astype(np.int32)
     own = np.full(len(queries), -1, dtype=np.int64)
     own[:20] = np.arange(99, 119)
-    found = best_keys(queries, documents, ties, DEPTH, own)
-    assert found is not None
-    keys, uncertain = found
-    assert len(uncertain) < 5
-    certain = np.setdiff1d(np.arange(len(queries)), uncertain)
-    found_documents, scores = decode_keys(keys[certain], ties)
-    documents_of_one, scores_of_one = decode_keys(one_pass(queries, documents, ties, own)[certain], ties)
-    # Between two products only the last bits differ, and with them the order of what is that close.
-    largest = np.abs(scores_of_one).max()
-    np.testing.assert_allclose(scores, scores_of_one, atol=1e-6 * largest)
-    other = found_documents != documents_of_one
-    gaps = np.abs(np.diff(scores_of_one.astype(np.float64), axis=1))
-    close = np.pad(gaps, ((0, 0), (1, 1)), constant_values=0.0)
-    assert (np.minimum(close[:, 1:], close[:, :-1])[other] < 2e-6 * largest).all()
+    best = best_kernels()
+    for kernels in [Kernels(best._library, number) for number in KINDS if number <= best._kind]:
+        keys, uncertain = best_keys(queries, documents, ties, DEPTH, own, kernels)
+        assert len(uncertain) < 5
+        certain = np.setdiff1d(np.arange(len(queries)), uncertain)
+        found_documents, scores = decode_keys(keys[certain], ties)
+        documents_of_one, scores_of_one = decode_keys(one_pass(queries, documents, ties, own)[certain], ties)
+        # Between two products only the last bits differ, and with them the order of what is that close.
+        largest = np.abs(scores_of_one).max()
+        np.testing.assert_allclose(scores, scores_of_one, atol=1e-6 * largest)
+        other = found_documents != documents_of_one
+        gaps = np.abs(np.diff(scores_of_one.astype(np.float64), axis=1))
+        close = np.pad(gaps, ((0, 0), (1, 1)), constant_values=0.0)
+        assert (np.minimum(close[:, 1:], close[:, :-1])[other] < 2e-6 * largest).all()
 
 
-def test_no_rough_score_falls_below_the_bound() -> None:
+def test_no_rough_score_is_further_off_than_the_bound() -> None:
     queries, documents = shapes("any length")
     exact = queries.astype(np.float64) @ documents.astype(np.float64).T
-    asked = torch.from_numpy(queries)
-    slack = rough._slack(asked, asked.bfloat16(), documents)
-    scores = (asked.bfloat16() @ torch.from_numpy(documents).bfloat16().T).float()
-    for row in range(len(queries)):
-        order = np.argsort(exact[row])
-        lowest = rough._surely_below(scores[row], slack[row]).numpy()
-        # No document that is better by the exact score has a rough one below that.
-        assert (np.minimum.accumulate(scores[row].numpy()[order][::-1])[::-1] >= lowest[order]).all()
+    scores = torch.from_numpy(queries).bfloat16().double() @ torch.from_numpy(documents).bfloat16().double().T
+    slack = rough._slack(queries, documents, best_kernels())
+    errors = np.abs(scores.numpy() - exact).max(axis=1)
+    assert (errors <= slack).all()
+    assert (errors > slack / 20).all()  # and it says something
+
+
+def test_candidates_ascend_and_none_that_matters_is_missing() -> None:
+    queries, documents = shapes("crowded")
+    kernels, own = best_kernels(), np.full(len(queries), -1)
+    own[4] = 17
+    slack = rough._slack(queries, documents, kernels)
+    found = kernels.scan(documents, queries, slack, own, depth=DEPTH, room=1024)
+    exact = queries.astype(np.float64) @ documents.astype(np.float64).T
+    exact[4, 17] = -np.inf
+    best = np.argsort(-exact, axis=1)[:, :DEPTH]
+    for row, count in enumerate(found.counts):
+        rows = found.documents[row, :count]
+        assert DEPTH <= count < COUNT / 10
+        assert (np.diff(rows) > 0).all()
+        assert set(best[row]) <= set(rows.tolist())
+        np.testing.assert_allclose(found.scores[row, :count], exact[row, rows], atol=1e-6)
 
 
 def test_too_close_to_tell_in_bf16_is_left_to_one_pass() -> None:
     rng = np.random.default_rng(2)
     documents = unit(rng, 1)[[0] * COUNT] + rng.standard_normal((COUNT, WIDTH), dtype=np.float32) * np.float32(1e-5)
-    assert best_keys(unit(rng, 5), documents, np.arange(COUNT, dtype=np.int32), DEPTH, np.full(5, -1)) is None
-
-
-def test_queries_that_the_sample_misled_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    queries, documents = shapes("plain")
-    monkeypatch.setattr(rough, "SPREAD", -3.0)  # it promises more than there is
-    found = best_keys(queries, documents, np.arange(COUNT, dtype=np.int32), DEPTH, np.full(len(queries), -1))
-    assert found is not None
-    assert len(found[1]) > len(queries) / 2
+    ties, own = np.arange(COUNT, dtype=np.int32), np.full(5, -1)
+    keys, uncertain = best_keys(unit(rng, 5), documents, ties, DEPTH, own, best_kernels())
+    assert uncertain.tolist() == [0, 1, 2, 3, 4]
+    assert (keys == NOTHING).all()
 
 
 def test_a_query_that_everything_answers_alike_is_left_to_one_pass() -> None:
     queries, documents = shapes("plain")
     queries[5] = 0.0
-    found = best_keys(queries, documents, np.arange(COUNT, dtype=np.int32), DEPTH, np.full(len(queries), -1))
-    assert found is not None
-    assert 5 in found[1]
-    assert (found[0][5] == NOTHING).all()
+    ties, own = np.arange(COUNT, dtype=np.int32), np.full(len(queries), -1)
+    keys, uncertain = best_keys(queries, documents, ties, DEPTH, own, best_kernels())
+    assert uncertain.tolist() == [5]
+    assert (keys[5] == NOTHING).all()
+    assert (keys[:5] != NOTHING).all()
+
+
+def test_numbers_beyond_bf16_sums_are_left_to_one_pass() -> None:
+    queries, documents = shapes("plain")
+    documents[7] *= np.float32(3e38)  # its length is no float32
+    ties, own = np.arange(COUNT, dtype=np.int32), np.full(len(queries), -1)
+    _, uncertain = best_keys(queries, documents, ties, DEPTH, own, best_kernels())
+    assert len(uncertain) == len(queries)
 
 
 def test_vectors_on_disk_are_read_without_a_warning(tmp_path: Path) -> None:
@@ -123,11 +154,9 @@ def test_vectors_on_disk_are_read_without_a_warning(tmp_path: Path) -> None:
     ties, own = np.arange(COUNT, dtype=np.int32), np.full(len(queries), -1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = best_keys(queries, stored, ties, DEPTH, own)
-    expected = best_keys(queries, documents, ties, DEPTH, own)
-    assert found is not None
-    assert expected is not None
-    assert np.array_equal(found[0], expected[0])
+        keys, _ = best_keys(queries, stored, ties, DEPTH, own, best_kernels())
+    expected, _ = best_keys(queries, documents, ties, DEPTH, own, best_kernels())
+    assert np.array_equal(keys, expected)
 
 
 def test_search_takes_two_passes_where_they_pay_and_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +175,7 @@ def test_search_takes_two_passes_where_they_pay_and_answers_the_same(monkeypatch
     taken = []
 
     def spy(*arguments: object) -> object:
-        keys, _ = best_keys(*arguments)  # type: ignore[arg-type,misc]
+        keys, _ = best_keys(*arguments)  # type: ignore[arg-type]
         taken.append(len(keys))
         keys[7] = 0
         return keys, np.array([7])  # as if the sample had misled

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ranksaga.encode.kernels import compiled_kernels
+from ranksaga.kernels.compiled import compiled_kernels
 from ranksaga.recipe import Training
 from ranksaga.train import embed
 from ranksaga.train.embed import Embedder

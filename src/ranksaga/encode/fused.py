@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.kernels import Kernels, Packing, compiled_kernels
+from ranksaga.kernels.compiled import Kernels, Packing, compiled_kernels
 
 if TYPE_CHECKING:
     import torch

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ranksaga.data.dataset import Dataset
 from ranksaga.encode.precision import choose_precision
 from ranksaga.errors import DataError, ModelError
+from ranksaga.kernels.compiled import compiled_kernels
 from ranksaga.profile import timed
 from ranksaga.retrieve.order import NOTHING, decode_keys
 from ranksaga.retrieve.rankings import Rankings
@@ -85,11 +86,10 @@ def search(
     _check_finite(query_vectors, "query", 0)
     own = np.full(len(query_rows), -1, dtype=np.int64) if exclude is None else exclude.astype(np.int64)
     whole = _whole(document_blocks, (len(ties), query_vectors.shape[1]))
-    keys = None
     if whole is not None and place.type == "cpu" and _pays(len(query_rows), whole, depth):
         _check_finite(whole, "document", 0)
         keys = _in_two_passes(query_vectors, whole, ties, depth, own, place)
-    if keys is None:
+    else:
         keys = _in_one_pass(query_vectors, document_blocks, ties, min(depth, len(ties)), own, place)
     return Rankings(query_rows.astype(np.int32), *decode_keys(keys, ties))
 
@@ -105,7 +105,7 @@ def _whole(blocks: Iterable[tuple[int, NDArray[np.float32]]], shape: tuple[int, 
 def _pays(queries: int, documents: NDArray[np.float32], depth: int) -> bool:
     """Whether a rough first pass is worth its while."""
     large = queries * documents.size >= _LARGE and 0 < _SHALLOW * depth <= len(documents)
-    return large and choose_precision("auto", "cpu") == "bf16"
+    return large and compiled_kernels() is not None and choose_precision("auto", "cpu") == "bf16"
 
 
 def _in_two_passes(
@@ -115,13 +115,13 @@ def _in_two_passes(
     depth: int,
     own: NDArray[np.int64],
     place: torch.device,
-) -> NDArray[np.int64] | None:
-    """Keys (n, depth) of the best documents, best first; ``None`` where one pass is faster."""
-    with _full_precision(), timed("search", 2.0 * len(query_vectors) * documents.size):
-        found = best_keys(query_vectors, documents, ties, depth, own)
-    if found is None:
-        return None
-    keys, uncertain = found
+) -> NDArray[np.int64]:
+    """Keys (n, depth) of the best documents, best first."""
+    kernels = compiled_kernels()
+    assert kernels is not None
+    with timed("search", 2.0 * len(query_vectors) * documents.size):
+        asked, documents = np.ascontiguousarray(query_vectors), np.ascontiguousarray(documents)
+        keys, uncertain = best_keys(asked, documents, ties, depth, own, kernels)
     if len(uncertain):
         blocks = ((first, documents[first : first + _TILE]) for first in range(0, len(documents), _TILE))
         keys[uncertain] = _in_one_pass(query_vectors[uncertain], blocks, ties, depth, own[uncertain], place)
@@ -289,10 +289,12 @@ def _remove(scores: torch.Tensor, columns: NDArray[np.integer[Any]]) -> None:
 
 
 def _check_finite(vectors: NDArray[np.float32], kind: str, first: int) -> None:
-    bad = ~np.isfinite(vectors).all(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspects = np.flatnonzero(~np.isfinite(vectors.sum(axis=1)))  # a sum takes less time than a flag a number
+    bad = ~np.isfinite(vectors[suspects]).all(axis=1)
     if bad.any():
         raise ModelError(
-            f"the vector of {kind} {first + int(bad.argmax())} holds NaN or infinity; "
+            f"the vector of {kind} {first + int(suspects[bad.argmax()])} holds NaN or infinity; "
             "encode in fp32, or check the model's weights"
         )
 

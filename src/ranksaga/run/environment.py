@@ -27,7 +27,7 @@ def describe_environment(*, probe: bool = False) -> dict[str, str]:
     facts["processor"] = _processor()
     import torch
 
-    from ranksaga.encode.kernels import compiled_kernels
+    from ranksaga.kernels.compiled import compiled_kernels
 
     kernels = compiled_kernels()
     facts["kernels"] = "none" if kernels is None else kernels.name

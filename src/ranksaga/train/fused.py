@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ranksaga.encode.fused import STEP, fuse, pack
-from ranksaga.encode.kernels import Kernels, Packing, compiled_kernels
+from ranksaga.kernels.compiled import Kernels, Packing, compiled_kernels
 
 if TYPE_CHECKING:
     import torch

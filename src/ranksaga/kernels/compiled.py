@@ -1,6 +1,7 @@
-"""What torch does slowly in a transformer's bf16 pass on a CPU, by this package's compiled kernels (``kernels.c``).
+"""What torch does slowly on a CPU, by compiled kernels: parts of a transformer's bf16 pass, and exact search.
 
-They are compiled when the package is installed, where the machine has a C compiler, and choose by the processor.
+The C files beside this one are compiled when the package is installed, where the machine has a C compiler, and choose
+by the processor.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Kernels", "Packing", "compiled_kernels"]
+__all__ = ["Candidates", "Kernels", "Packing", "compiled_kernels"]
 
 logger = logging.getLogger(__name__)
 
 KINDS = {1: "AVX-512 BF16", 2: "AMX"}
+BLOCK = 32  # rows and columns of the smallest product, as in ``products.h``
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,23 @@ class Packing:
         return found.view(*shape, -1)
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """What can be among the best documents of each query.
+
+    Attributes:
+        documents: (n, room) int32, ascending; what lies behind the count means nothing.
+        scores: (n, room) float32.
+        counts: (n,) int32; -1 for a query of which too little can be said.
+    """
+
+    documents: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    counts: NDArray[np.int32]
+
+
 class Kernels:
-    """The compiled kernels. All tensors are contiguous and on the CPU; ``ValueError`` where they are not.
+    """The compiled kernels. Tensors and arrays are contiguous and on the CPU; ``ValueError`` where they are not.
 
     Attributes:
         name: the instructions they use.
@@ -135,24 +155,68 @@ class Kernels:
         self._call("norm_backward", states, weight, moments, gradient, found, both, *states.shape)
         return found, both
 
+    def lengths(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Lengths (n, 2) of rows (n, d), and of what rounding to bf16 takes from them."""
+        found = np.empty((len(rows), 2), dtype=np.float32)
+        self._call("lengths", rows, *rows.shape, found)
+        return found
+
+    def scan(
+        self,
+        documents: NDArray[np.float32],
+        queries: NDArray[np.float32],
+        slack: NDArray[np.float32],
+        own: NDArray[np.int64],
+        *,
+        depth: int,
+        room: int,
+    ) -> Candidates:
+        """What can be among the best ``depth`` documents of each query, with their scores in float32.
+
+        Args:
+            documents: (m, d), with m more than ``depth``.
+            queries: (n, d).
+            slack: (n,) how far a score of vectors in bf16 can be from that of the exact ones.
+            own: (n,) a document a query that is no candidate, or -1.
+            depth: at least 1.
+            room: candidates a query while the corpus is read, a multiple of 16 above ``depth`` + 16.
+        """
+        import torch
+
+        (count, width), n = documents.shape, len(queries)
+        padded, wide = (-(-size // BLOCK) * BLOCK for size in (n, width))
+        asked = torch.zeros(padded, wide, dtype=torch.bfloat16)
+        asked[:n, :width] = torch.from_numpy(np.array(queries))
+        rows, scores = np.empty((padded, room), dtype=np.int32), np.empty((padded, room), dtype=np.float32)
+        counts = np.empty(padded, dtype=np.int32)
+        slack, own = np.pad(slack, (0, padded - n)), np.pad(own, (0, padded - n), constant_values=-1)
+        numbers = (padded, depth, room)
+        self._call("scan", self._kind, documents, count, width, asked, slack, own, *numbers, rows, scores, counts)
+        self._call("rescore", documents, count, width, queries, n, room, rows, counts, scores)
+        return Candidates(rows[:n], scores[:n], counts[:n])
+
     def _attend(
         self, function: str, threes: torch.Tensor, offsets: torch.Tensor, heads: int, *rest: torch.Tensor | None
     ) -> None:
         texts, depth = len(offsets) - 1, threes.shape[1] // 3 // heads
         self._call(function, self._kind, threes, offsets, texts, heads, depth, *rest)
 
-    def _call(self, function: str, *values: torch.Tensor | float | None) -> None:
+    def _call(self, function: str, *values: torch.Tensor | NDArray[Any] | float | None) -> None:
         if getattr(self._library, function)(*map(_as_c, values)):
             raise MemoryError(f"no memory for {function}")
 
 
-def _as_c(value: torch.Tensor | float | None) -> Any:
+def _as_c(value: torch.Tensor | NDArray[Any] | float | None) -> Any:
     if value is None:
         return ctypes.c_void_p()
     if isinstance(value, int):
         return ctypes.c_int64(value)
     if isinstance(value, float):
         return ctypes.c_double(value)
+    if isinstance(value, np.ndarray):
+        if not value.flags.c_contiguous:
+            raise ValueError(f"the kernels read contiguous arrays, not {value.strides}")
+        return ctypes.c_void_p(value.ctypes.data)
     if value.device.type != "cpu" or not value.is_contiguous():
         raise ValueError(f"the kernels read contiguous tensors on the CPU, not {value.stride()} on {value.device}")
     return ctypes.c_void_p(value.data_ptr())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ranksaga.encode.kernels import KINDS, Kernels, Packing, compiled_kernels
+from ranksaga.kernels.compiled import KINDS, Kernels, Packing, compiled_kernels
 
 if TYPE_CHECKING:
     import torch

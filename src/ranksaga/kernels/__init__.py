@@ -1,0 +1,1 @@
+"""Compiled code: what torch does slowly on a CPU."""
