@@ -138,12 +138,26 @@ def test_a_query_that_everything_answers_alike_is_left_to_one_pass() -> None:
     assert (keys[:5] != NOTHING).all()
 
 
-def test_numbers_beyond_bf16_sums_are_left_to_one_pass() -> None:
+@pytest.mark.parametrize(("of_documents", "of_queries"), [(3e38, 1.0), (1e-19, 1e-19), (1.0, 1e-25), (1e-30, 1e20)])
+def test_numbers_that_sums_of_squares_do_not_hold_are_left_to_one_pass(of_documents: float, of_queries: float) -> None:
     queries, documents = shapes("plain")
-    documents[7] *= np.float32(3e38)  # its length is no float32
+    documents *= np.float32(of_documents)
+    queries *= np.float32(of_queries)
     ties, own = np.arange(COUNT, dtype=np.int32), np.full(len(queries), -1)
     _, uncertain = best_keys(queries, documents, ties, DEPTH, own, best_kernels())
     assert len(uncertain) == len(queries)
+
+
+@pytest.mark.parametrize("room", [32, 48, 64])
+def test_little_room_is_not_overrun(room: int) -> None:
+    queries, documents = shapes("plain")
+    kernels, own = best_kernels(), np.full(len(queries), -1)
+    slack = rough._slack(queries, documents, kernels)
+    found = kernels.scan(documents, queries, slack, own, depth=4, room=room)
+    best = (queries @ documents.T).argmax(axis=1)
+    for row, count in enumerate(found.counts):
+        assert count == -1 or best[row] in found.documents[row, :count]
+    assert found.counts.max() <= room
 
 
 def test_vectors_on_disk_are_read_without_a_warning(tmp_path: Path) -> None:
@@ -168,17 +182,19 @@ def test_search_takes_two_passes_where_they_pay_and_answers_the_same(monkeypatch
 
     def run() -> Rankings:
         blocks = [(0, documents)]
-        return search(queries, blocks, query_rows=rows, ties=ties, depth=DEPTH, exclude=exclude, device="cpu")
+        depth = np.int64(DEPTH)
+        return search(queries, blocks, query_rows=rows, ties=ties, depth=depth, exclude=exclude, device="cpu")  # type: ignore[arg-type]
 
     expected = run()
     monkeypatch.setattr(module, "_pays", lambda *_: True)
     taken = []
 
     def spy(*arguments: object) -> object:
+        assert isinstance(arguments[3], int)
         keys, _ = best_keys(*arguments)  # type: ignore[arg-type]
         taken.append(len(keys))
         keys[7] = 0
-        return keys, np.array([7])  # as if the sample had misled
+        return keys, np.array([7])  # as if too little could be said of it
 
     monkeypatch.setattr(module, "best_keys", spy)
     found = run()

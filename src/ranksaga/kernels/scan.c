@@ -11,7 +11,7 @@
 
 #include <float.h>
 
-#define STRIP 512 /* documents of a tile: 384 KiB of bf16 at 384 dimensions, for the second-level cache */
+#define STRIP 512 /* documents of a tile: 384 KiB of bf16 at 384 dimensions, which a second-level cache holds */
 #define NEAR 256  /* documents that are scored again together, in float32 */
 
 typedef struct {
@@ -37,7 +37,6 @@ VECTOR static void to_bf16(bf16 *to, const float *from, long count, long width, 
     memset(to + count * wide, 0, (padded - count) * wide * sizeof(bf16));
 }
 
-/* of_both (rows, 2): the length of each row, and of what rounding to bf16 takes from it. */
 VECTOR static void measure(const float *row, long width, float of_both[2]) {
     __m512 all = _mm512_setzero_ps(), lost = _mm512_setzero_ps();
     for (long c = 0; c < width; c += 16) {
@@ -50,6 +49,7 @@ VECTOR static void measure(const float *row, long width, float of_both[2]) {
     of_both[0] = sqrtf(_mm512_reduce_add_ps(all)), of_both[1] = sqrtf(_mm512_reduce_add_ps(lost));
 }
 
+/* of_both (count, 2): the length of each row, and of what rounding to bf16 takes from it. 0: done. */
 int lengths(const float *rows, int64_t count, int64_t width, float *of_both) {
 #pragma omp parallel for schedule(static)
     for (long r = 0; r < count; r++) measure(rows + r * width, width, of_both + 2 * r);
@@ -136,15 +136,16 @@ VECTOR static void take(const Kept *kept, long query, const float *rough, long f
         if (!passed) continue;
         if (kept->counts[query] + 16 > kept->room) {
             tighten(kept, query);
-            if (4 * kept->counts[query] > 3 * kept->room) { /* the bound says too little of this query */
+            /* The bound says too little of this query. */
+            if (4 * kept->counts[query] > 3 * kept->room || kept->counts[query] + 16 > kept->room) {
                 kept->counts[query] = -1;
                 return;
             }
             passed = _mm512_mask_cmp_ps_mask(real, some, _mm512_set1_ps(kept->begins[query]), _CMP_GE_OQ);
         }
         __m512i rows = _mm512_add_epi32(_mm512_set1_epi32((int32_t)(first + c)), steps);
-        long count = kept->counts[query];
-        kept->counts[query] += append(scores + count, found + count, passed, some, rows);
+        long last = kept->counts[query];
+        kept->counts[query] += append(scores + last, found + last, passed, some, rows);
     }
 }
 
@@ -156,15 +157,16 @@ int scan(int kind, const float *documents, int64_t count, int64_t width, const b
          const int64_t *own, int64_t n, int64_t depth, int64_t room, int32_t *found, float *scores, int32_t *counts) {
     long wide = up(width);
     Product *product = product_of(kind);
-    bf16 *rows = aligned_alloc(64, STRIP * wide * sizeof(bf16)), *tile = aligned_alloc(64, STRIP * wide * sizeof(bf16));
+    bf16 *tile = aligned_alloc(64, STRIP * wide * sizeof(bf16));
     float *begins = malloc(n * sizeof(float));
-    int failed = rows == NULL || tile == NULL || begins == NULL;
+    int failed = tile == NULL || begins == NULL;
     Kept kept = {found, scores, counts, begins, slack, depth, room};
     for (long q = 0; q < n && !failed; q++) counts[q] = 0, begins[q] = -FLT_MAX;
 #pragma omp parallel if (!failed)
     {
         float *rough = aligned_alloc(64, BLOCK * STRIP * sizeof(float));
-        if (rough == NULL) {
+        bf16 *rows = aligned_alloc(64, 16 * wide * sizeof(bf16));
+        if (rough == NULL || rows == NULL) {
 #pragma omp atomic write
             failed = 1;
         }
@@ -175,11 +177,14 @@ int scan(int kind, const float *documents, int64_t count, int64_t width, const b
 #pragma omp for schedule(static)
             for (long i = 0; i < padded; i += 16) {
                 long real = here - i < 16 ? (here - i < 0 ? 0 : here - i) : 16;
-                to_bf16(rows + i * wide, documents + (first + i) * width, real, width, 16, wide);
-                pack_transposed(tile + i * wide, rows + i * wide, 16, wide);
+                to_bf16(rows, documents + (real ? first + i : 0) * width, real, width, 16, wide);
+                pack_transposed(tile + i * wide, rows, 16, wide);
             }
 #pragma omp for schedule(static)
             for (long q = 0; q < n; q += BLOCK) {
+                int open = 0;
+                for (long r = 0; r < BLOCK; r++) open |= counts[q + r] >= 0;
+                if (!open) continue;
                 product(rough, STRIP, asked + q * wide, wide, tile, BLOCK, padded, wide, 0);
                 for (long r = 0; r < BLOCK; r++) {
                     long not_this = own[q + r] - first;
@@ -189,7 +194,7 @@ int scan(int kind, const float *documents, int64_t count, int64_t width, const b
             }
         }
         end_products(kind);
-        free(rough);
+        free(rough), free(rows);
         if (!failed) {
 #pragma omp for schedule(static)
             for (long q = 0; q < n; q++) {
@@ -198,7 +203,7 @@ int scan(int kind, const float *documents, int64_t count, int64_t width, const b
             }
         }
     }
-    free(rows), free(tile), free(begins);
+    free(tile), free(begins);
     return failed;
 }
 

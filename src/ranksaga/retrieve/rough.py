@@ -18,6 +18,7 @@ __all__ = ["best_keys"]
 
 MEMORY = 2**27  # bytes of candidates at once, 8 each: a row and a score
 ROOM = (4, 1024)  # times as many candidates as results, and at least so many, while the corpus is read
+USUAL = np.float32(1e12)  # lengths of vectors, and their inverse, that keep clear of what float32 cannot hold
 CHUNK = 256  # queries whose candidates are sorted together
 
 
@@ -43,26 +44,28 @@ def best_keys(
     room = max(ROOM[0] * depth, ROOM[1]) // 16 * 16 + 16
     size = max(1, MEMORY // (8 * room))
     keys = np.full((len(queries), depth), NOTHING, dtype=np.int64)
-    uncertain: list[NDArray[np.intp]] = []
+    uncertain = ~np.isfinite(slack)
     for first in range(0, len(queries), size):
         rows = slice(first, first + size)
         found = kernels.scan(documents, queries[rows], slack[rows], own[rows], depth=depth, room=room)
-        uncertain.append(first + np.flatnonzero(found.counts < 0))
+        uncertain[rows] |= found.counts < 0
         into = keys[rows]
         for start in range(0, len(into), CHUNK):
             some = slice(start, start + CHUNK)
             into[some] = _best(found, some, ties, depth)
-    return keys, np.concatenate(uncertain)
+    return keys, np.flatnonzero(uncertain)
 
 
 def _slack(queries: NDArray[np.float32], documents: NDArray[np.float32], kernels: Kernels) -> NDArray[np.float32]:
     """(n,) how far a score of rounded vectors can be from that of the exact ones: Cauchy-Schwarz on what rounding
-    took from both, and sums in float32."""
+    took from both, and sums in float32. Infinity where numbers may be too large or too small for sums of squares."""
     longest, furthest = kernels.lengths(documents).max(axis=0)
     length, lost = kernels.lengths(queries).T
-    sums = 2 * queries.shape[1] * np.finfo(np.float32).eps * length * longest
-    slack: NDArray[np.float32] = (lost * longest + (length + lost) * furthest + sums) * np.float32(1.001)
-    return slack
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = 2 * queries.shape[1] * np.finfo(np.float32).eps * length * longest
+        slack = (lost * longest + (length + lost) * furthest + sums) * np.float32(1.001)
+        usual = (length > 1 / USUAL) & (longest > 1 / USUAL) & (length * longest < USUAL)
+    return np.where(usual, slack, np.float32(np.inf))
 
 
 def _best(found: Candidates, rows: slice, ties: NDArray[np.int32], depth: int) -> NDArray[np.int64]:
@@ -71,4 +74,5 @@ def _best(found: Candidates, rows: slice, ties: NDArray[np.int32], depth: int) -
     width = max(depth, int(counts.max()))
     real = np.arange(width) < counts[:, None]
     documents = np.where(real, found.documents[rows, :width], 0)
-    return take_best(np.where(real, encode_keys(found.scores[rows, :width], ties[documents]), NOTHING), depth)
+    scores = np.where(real, found.scores[rows, :width], np.float32(-np.inf))
+    return take_best(encode_keys(scores, ties[documents]), depth)

@@ -88,7 +88,7 @@ def search(
     whole = _whole(document_blocks, (len(ties), query_vectors.shape[1]))
     if whole is not None and place.type == "cpu" and _pays(len(query_rows), whole, depth):
         _check_finite(whole, "document", 0)
-        keys = _in_two_passes(query_vectors, whole, ties, depth, own, place)
+        keys = _in_two_passes(query_vectors, whole, ties, int(depth), own, place)
     else:
         keys = _in_one_pass(query_vectors, document_blocks, ties, min(depth, len(ties)), own, place)
     return Rankings(query_rows.astype(np.int32), *decode_keys(keys, ties))
@@ -120,7 +120,7 @@ def _in_two_passes(
     kernels = compiled_kernels()
     assert kernels is not None
     with timed("search", 2.0 * len(query_vectors) * documents.size):
-        asked, documents = np.ascontiguousarray(query_vectors), np.ascontiguousarray(documents)
+        asked, documents = (np.ascontiguousarray(one, dtype=np.float32) for one in (query_vectors, documents))
         keys, uncertain = best_keys(asked, documents, ties, depth, own, kernels)
     if len(uncertain):
         blocks = ((first, documents[first : first + _TILE]) for first in range(0, len(documents), _TILE))
