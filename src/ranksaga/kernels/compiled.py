@@ -209,7 +209,7 @@ class Kernels:
 def _as_c(value: torch.Tensor | NDArray[Any] | float | None) -> Any:
     if value is None:
         return ctypes.c_void_p()
-    if isinstance(value, int):
+    if isinstance(value, (int, np.integer)):
         return ctypes.c_int64(value)
     if isinstance(value, float):
         return ctypes.c_double(value)

@@ -108,7 +108,8 @@ VECTOR static void tighten(const Kept *kept, long query) {
     float *scores = kept->scores + query * kept->room;
     long count = kept->counts[query], left = 0;
     if (count < kept->depth) return;
-    /* The exact score of the depth-th is at most slack below its rough one, and so is the rough one of a better. */
+    /* The depth-th exact score is at least the depth-th rough one less slack; the rough score of what reaches that is
+     * at most slack lower again. */
     float least = place(scores, count, kept->depth) - 2 * kept->slack[query];
     if (!(least > kept->begins[query])) least = kept->begins[query];
     __m512 bound = _mm512_set1_ps(least);

@@ -88,7 +88,7 @@ def search(
     whole = _whole(document_blocks, (len(ties), query_vectors.shape[1]))
     if whole is not None and place.type == "cpu" and _pays(len(query_rows), whole, depth):
         _check_finite(whole, "document", 0)
-        keys = _in_two_passes(query_vectors, whole, ties, int(depth), own, place)
+        keys = _in_two_passes(query_vectors, whole, ties, depth, own, place)
     else:
         keys = _in_one_pass(query_vectors, document_blocks, ties, min(depth, len(ties)), own, place)
     return Rankings(query_rows.astype(np.int32), *decode_keys(keys, ties))
