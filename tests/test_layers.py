@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "ranksaga"
 LEVELS = ("kernels", "data", "encode", "retrieve", "evaluate", "train", "compare", "report", "run", "backends", "cli")
-FOR_EVERYONE = ("errors", "files", "profile", "recipe")
+FOR_EVERYONE = ("errors", "files", "memory", "profile", "recipe")
 MODULES = sorted(path for path in SOURCE.rglob("*.py"))
 
 

@@ -34,7 +34,8 @@ def vector_of(text: str) -> NDArray[np.float32]:
 class Encoder:
     """Random vectors that depend on the text alone; remembers how many texts it was given at once."""
 
-    def __init__(self, fails_at: int | None = None) -> None:
+    def __init__(self, fails_at: int | None = None, on_gpu: bool = False) -> None:
+        self.on_gpu = on_gpu
         self.sizes: list[int] = []
         self._fails_at = fails_at
 
@@ -50,12 +51,13 @@ class Encoder:
         return np.stack([vector_of(text) for text in texts])
 
 
-def test_streamed_rankings_are_those_of_all_vectors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_streamed_rankings_are_those_of_all_vectors_at_once(monkeypatch: pytest.MonkeyPatch, on_gpu: bool) -> None:
     made, rows = dataset(), np.arange(QUERIES, dtype=np.int32)
     whole: Any = Encoder()
     expected = rank(made, encode_dataset(whole, made, rows), rows, 50)
     monkeypatch.setattr(module, "BLOCK", 64)
-    streamed: Any = Encoder()
+    streamed: Any = Encoder(on_gpu=on_gpu)
     seen = SimpleNamespace(count=0)
     found = benchmark(streamed, made, rows, 50, lambda count: setattr(seen, "count", seen.count + count))
     assert streamed.sizes == [64] * 15 + [40]
@@ -65,9 +67,10 @@ def test_streamed_rankings_are_those_of_all_vectors_at_once(monkeypatch: pytest.
     assert 5 not in found.documents[-1]
 
 
-def test_an_error_in_a_later_block_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_an_error_in_a_later_block_is_the_callers(monkeypatch: pytest.MonkeyPatch, on_gpu: bool) -> None:
     monkeypatch.setattr(module, "BLOCK", 64)
-    broken: Any = Encoder(fails_at=3)
+    broken: Any = Encoder(fails_at=3, on_gpu=on_gpu)
     with pytest.raises(ModelError, match="broken"):
         benchmark(broken, dataset(), np.arange(QUERIES, dtype=np.int32), 50)
     assert broken.sizes == [64] * 3

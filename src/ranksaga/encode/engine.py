@@ -19,6 +19,7 @@ from ranksaga.encode.fused import FusedTransformer, fuse
 from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
+from ranksaga.memory import keep_memory
 from ranksaga.profile import timed
 
 if TYPE_CHECKING:
@@ -129,8 +130,10 @@ class Engine:
         """The transformer in the encoder's precision, made once."""
         if self._transformer is None:
             first: torch.nn.Module = self.model[0]
-            here = self.model.device.type == "cpu" and self.model.tokenizer.padding_side == "right"
-            fusible = here and self._precision == "bf16"
+            here = self.model.device.type == "cpu"
+            if here:
+                keep_memory()
+            fusible = here and self.model.tokenizer.padding_side == "right" and self._precision == "bf16"
             self._transformer = (fuse(first) if fusible else None) or self._in_precision(first)
         return self._transformer
 

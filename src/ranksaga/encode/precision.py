@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from statistics import median
 from time import perf_counter
 
+from ranksaga.kernels.compiled import compiled_kernels
+
 __all__ = ["choose_precision", "matmul_rate"]
+
+# Times that bf16 must be as fast as fp32 to be chosen, and how often the two are held against each other.
+ENOUGH, ROUNDS = 1.5, 7
 
 
 @cache
 def matmul_rate(device: str, precision: str) -> float:
-    """Measured matrix-product rate in FLOP/s (best of several short runs on 1024 x 1024 operands)."""
+    """Measured matrix-product rate in FLOP/s (best of several short runs on square operands)."""
+    seconds, size = _timer(device, precision)
+    return 2.0 * size**3 / min(seconds() for _ in range(4))
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """``auto`` becomes bf16 where its matrix products are at least 1.5 times as fast as fp32, else fp32.
+
+    The answer enters the identity of every vector, so it must not change from run to run with what else the machine
+    does: where the processor has instructions for bf16 that settles it, elsewhere the two are timed in turn.
+    """
+    if wanted != "auto":
+        return wanted
+    kind = device.split(":")[0]
+    if kind not in ("cpu", "cuda"):
+        return "fp32"
+    if kind == "cpu" and compiled_kernels() is not None:
+        return "bf16"
+    return "bf16" if _gain(device) > ENOUGH else "fp32"
+
+
+@cache
+def _gain(device: str) -> float:
+    """Times that bf16 is as fast as fp32: the median of several pairs, so that a pause in one counts little."""
+    (plain, _), (half, _) = _timer(device, "fp32"), _timer(device, "bf16")
+    return median(plain() / half() for _ in range(ROUNDS))
+
+
+def _timer(device: str, precision: str) -> tuple[Callable[[], float], int]:
+    """What gives the seconds of one matrix product, and the side of its operands."""
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -18,22 +54,14 @@ def matmul_rate(device: str, precision: str) -> float:
     size = 1024 if device == "cpu" else 8192
     left = torch.randn(size, size, generator=generator).to(device, dtype)
     right = torch.randn(size, size, generator=generator).to(device, dtype)
-    best = float("inf")
-    for _ in range(4):
+
+    def seconds() -> float:
         start = perf_counter()
         product = left @ right
         if device != "cpu":
             torch.cuda.synchronize()
         del product
-        best = min(best, perf_counter() - start)
-    return 2.0 * size**3 / best
+        return perf_counter() - start
 
-
-def choose_precision(wanted: str, device: str) -> str:
-    """``auto`` becomes bf16 where its matrix products are at least 1.5 times as fast as fp32, else fp32."""
-    if wanted != "auto":
-        return wanted
-    kind = device.split(":")[0]
-    if kind not in ("cpu", "cuda"):
-        return "fp32"
-    return "bf16" if matmul_rate(device, "bf16") > 1.5 * matmul_rate(device, "fp32") else "fp32"
+    seconds()  # the first one makes ready what all need
+    return seconds, size

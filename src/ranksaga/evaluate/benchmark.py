@@ -44,7 +44,7 @@ def benchmark(
 ) -> Rankings:
     """Encode and rank in one pass over the corpus, a block of documents at a time; no vector is kept.
 
-    The next block is encoded while one is searched. Memory does not grow with the corpus, but for its texts.
+    On a GPU the next block is encoded while one is searched. Memory does not grow with the corpus, but for its texts.
 
     Args:
         encoder: of queries and documents.
@@ -61,7 +61,7 @@ def benchmark(
 
     return search(
         encoder.encode_queries([dataset.queries.texts[row] for row in query_rows], progress),
-        ahead(blocks()),
+        ahead(blocks()) if encoder.on_gpu else blocks(),
         query_rows=query_rows,
         depth=depth,
         ties=tie_order(dataset.corpus.ids),

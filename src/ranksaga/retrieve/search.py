@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset
-from ranksaga.encode.precision import choose_precision
 from ranksaga.errors import DataError, ModelError
 from ranksaga.kernels.compiled import compiled_kernels
 from ranksaga.profile import timed
@@ -105,7 +104,7 @@ def _whole(blocks: Iterable[tuple[int, NDArray[np.float32]]], shape: tuple[int, 
 def _pays(queries: int, documents: NDArray[np.float32], depth: int) -> bool:
     """Whether a rough first pass is worth its while."""
     large = queries * documents.size >= _LARGE and 0 < _SHALLOW * depth <= len(documents)
-    return large and compiled_kernels() is not None and choose_precision("auto", "cpu") == "bf16"
+    return large and compiled_kernels() is not None
 
 
 def _in_two_passes(

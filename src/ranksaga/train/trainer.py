@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from ranksaga.encode.towers import has_two_towers, towers
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
+from ranksaga.memory import keep_memory, return_memory
 from ranksaga.profile import timed
 from ranksaga.recipe import Training
 from ranksaga.train.batches import Batches
@@ -108,6 +109,8 @@ def train(
     if (finished := world.led(lambda: read_finished(folder, identity))) is not None:
         model.load_state_dict(world.led(lambda: load_weights(finished.epochs[-1])))
         return finished
+    if model.device.type == "cpu":
+        keep_memory()
     embedder = Embedder(model, prompts, max_length=length, precision=precision, ranks=world.size)
     with _training_mode(model, settings, seed), ExitStack() as stack:
         step = Step(model, embedder, settings, total, seed, world)
@@ -124,6 +127,7 @@ def train(
                 journal.end_epoch(epoch, last=number + 1 == total)
             elif journal.since_checkpoint >= checkpoint_seconds:
                 journal.checkpoint()
+    return_memory()
     steps = [min(batches.per_epoch, total - start) for start in range(0, total, batches.per_epoch)]
 
     def finish() -> TrainingResult:

@@ -1,0 +1,46 @@
+"""The C library's memory: kept between the passes of a model, given back after them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from typing import Any
+
+__all__ = ["keep_memory", "return_memory"]
+
+# Of mallopt(3). Larger pieces are the system's again as soon as they are freed; of smaller ones, this much is kept.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGE, KEPT = 256 << 20, 1 << 30
+
+
+@cache
+def keep_memory() -> None:
+    """Let this process keep what its tensors free, for the next ones.
+
+    glibc gives large pieces back to the system at once, and a transformer's pass on a CPU asks for them again: 85,000
+    pages that the system fills with zeros in each training step of MiniLM, an eighth of its time (docs/log.md). Where
+    the C library is another one, or its settings are the user's (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is done.
+    """
+    library = _glibc()
+    if library is None or any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return
+    library.mallopt(M_MMAP_THRESHOLD, LARGE)
+    library.mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def return_memory() -> None:
+    """Give back to the system what is free and was kept."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+@cache
+def _glibc() -> Any:
+    """The C library, or ``None`` where it has not these two functions."""
+    try:
+        library = ctypes.CDLL(None)
+    except (OSError, TypeError):
+        return None
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

@@ -1,0 +1,62 @@
+"""The choice of a precision: the same in every run, whatever else the machine does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ranksaga.encode import precision
+
+
+@pytest.fixture(autouse=True)
+def forgetful() -> Iterator[None]:
+    precision._gain.cache_clear()
+    yield
+    precision._gain.cache_clear()
+
+
+def without_kernels(monkeypatch: pytest.MonkeyPatch, plain: list[float], half: list[float]) -> None:
+    """A processor without instructions for bf16, whose products take these seconds in turn."""
+    times = {"fp32": iter(plain), "bf16": iter(half)}
+
+    def timer(device: str, kind: str) -> tuple[Callable[[], float], int]:
+        return lambda: next(times[kind]), 1024
+
+    monkeypatch.setattr(precision, "compiled_kernels", lambda: None)
+    monkeypatch.setattr(precision, "_timer", timer)
+
+
+@pytest.mark.parametrize(("half", "chosen"), [(0.5, "bf16"), (0.6, "bf16"), (0.7, "fp32"), (2.0, "fp32")])
+def test_bf16_has_to_be_faster(monkeypatch: pytest.MonkeyPatch, half: float, chosen: str) -> None:
+    without_kernels(monkeypatch, [1.0] * 7, [half] * 7)
+    assert precision.choose_precision("auto", "cpu") == chosen
+
+
+def test_a_pause_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Best times of both would say 1.1: fp32's are undisturbed, three of bf16's met something else.
+    without_kernels(monkeypatch, [1.0] * 7, [0.9, 0.5, 0.9, 0.5, 0.5, 3.0, 0.5])
+    assert precision.choose_precision("auto", "cpu") == "bf16"
+    # And a slow while of the whole machine slows both.
+    precision._gain.cache_clear()
+    without_kernels(monkeypatch, [1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 1.0], [0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 0.5])
+    assert precision.choose_precision("auto", "cpu") == "bf16"
+
+
+def test_instructions_for_bf16_settle_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_kernels(monkeypatch, [], [])
+    monkeypatch.setattr(precision, "compiled_kernels", lambda: object())
+    assert precision.choose_precision("auto", "cpu") == "bf16"
+
+
+def test_what_is_wanted_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_kernels(monkeypatch, [], [])
+    assert precision.choose_precision("fp32", "cpu") == "fp32"
+    assert precision.choose_precision("auto", "mps") == "fp32"
+
+
+def test_a_rate_is_of_this_machine() -> None:
+    seconds, size = precision._timer("cpu", "fp32")
+    assert size == 1024
+    assert seconds() > 0
+    assert 1e8 < precision.matmul_rate("cpu", "fp32") < 1e15
