@@ -18,9 +18,10 @@ LARGE, KEPT = 256 << 20, 1 << 30
 def keep_memory() -> None:
     """Let this process keep what its tensors free, for the next ones.
 
-    glibc gives large pieces back to the system at once, and a transformer's pass on a CPU asks for them again: 85,000
-    pages that the system fills with zeros in each training step of MiniLM, an eighth of its time (docs/log.md). Where
-    the C library is another one, or its settings are the user's (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is done.
+    glibc gives large pieces back to the system at once, and a transformer's pass on a CPU asks for them again: up to
+    85,000 pages that the system fills with zeros in each training step of MiniLM, 2 to 12% of its time (docs/log.md).
+    Where the C library is another one, or its settings are the user's (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is
+    done.
     """
     library = _glibc()
     if library is None or any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
