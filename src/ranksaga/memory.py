@@ -24,14 +24,13 @@ def keep_memory() -> None:
     done.
     """
     library = _glibc()
-    if library is None or any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
-        return
-    library.mallopt(M_MMAP_THRESHOLD, LARGE)
-    library.mallopt(M_TRIM_THRESHOLD, KEPT)
+    if library is not None:
+        library.mallopt(M_MMAP_THRESHOLD, LARGE)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def return_memory() -> None:
-    """Give back to the system what is free and was kept."""
+    """Give back to the system what is free and was kept, likewise."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)
@@ -39,7 +38,9 @@ def return_memory() -> None:
 
 @cache
 def _glibc() -> Any:
-    """The C library, or ``None`` where it has not these two functions."""
+    """The C library, or ``None`` where it lacks these two functions or obeys the user's own settings."""
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return None
     try:
         library = ctypes.CDLL(None)
     except (OSError, TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,7 @@ class Encoder:
     """Random vectors that depend on the text alone; remembers how many texts it was given at once."""
 
     def __init__(self, fails_at: int | None = None, on_gpu: bool = False) -> None:
-        self.on_gpu = on_gpu
+        self.on_gpu, self.aside = on_gpu, False
         self.sizes: list[int] = []
         self._fails_at = fails_at
 
@@ -43,6 +44,7 @@ class Encoder:
         return np.stack([vector_of(text) for text in texts])
 
     def encode_documents(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Any:
+        self.aside = threading.current_thread() is not threading.main_thread()
         if len(self.sizes) == self._fails_at:
             raise ModelError("broken")
         self.sizes.append(len(texts))
@@ -61,6 +63,7 @@ def test_streamed_rankings_are_those_of_all_vectors_at_once(monkeypatch: pytest.
     seen = SimpleNamespace(count=0)
     found = benchmark(streamed, made, rows, 50, lambda count: setattr(seen, "count", seen.count + count))
     assert streamed.sizes == [64] * 15 + [40]
+    assert streamed.aside is on_gpu
     assert seen.count == DOCUMENTS
     np.testing.assert_array_equal(found.documents, expected.documents)
     np.testing.assert_array_equal(found.scores, expected.scores)

@@ -156,7 +156,7 @@ class Tower:
             progress(len(known))
         # Long texts first, as within a batch: the time that is left is then never underestimated.
         missing = missing[np.argsort([-len(texts[row]) for row in missing], kind="stable")]
-        size = CACHE_CHUNK["cuda" if self.on_gpu else "cpu"]
+        size = CACHE_CHUNK[self._kind]
         new = []
         chunks = ([texts[row] for row in missing[start : start + size]] for start in range(0, len(missing), size))
         read = ((chunk, self._read(chunk)) for chunk in chunks)
@@ -184,7 +184,7 @@ class Tower:
 
     def _embed(self, tokens: Sequence[list[int]], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
-        cuts = _batches([len(tokens[row]) for row in order], TOKEN_BUDGET["cuda" if self.on_gpu else "cpu"])
+        cuts = _batches([len(tokens[row]) for row in order], TOKEN_BUDGET[self._kind])
         batches = [[tokens[row] for row in order[start:stop]] for start, stop in cuts]
         vectors: NDArray[np.float32] | None = None
         for place, output in self._workers.vectors(self._engine, batches):
@@ -198,7 +198,12 @@ class Tower:
     @property
     def on_gpu(self) -> bool:
         """As of an encoder."""
-        return (self._workers.device or self._engine.model.device.type) != "cpu"
+        return self._kind == "cuda"
+
+    @property
+    def _kind(self) -> str:
+        """The kind of device that computes, as the budgets name it."""
+        return "cpu" if (self._workers.device or self._engine.model.device.type) == "cpu" else "cuda"
 
     @timed("tokenise")
     def _tokenize(self, texts: list[str]) -> list[list[int]]:

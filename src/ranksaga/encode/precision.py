@@ -1,4 +1,4 @@
-"""Which floating-point format is really faster on this device: probed, not assumed."""
+"""Which floating-point format is really faster on this device: its instructions say so, or a probe."""
 
 from __future__ import annotations
 
