@@ -119,6 +119,39 @@ def test_the_kernel_is_compiled_where_it_can_be() -> None:
     assert compiled_kernels() is not None, "there is a compiler now; install the package again"
 
 
+@pytest.mark.parametrize(("rows", "m", "k"), [(32, 32, 64), (384, 160, 96), (1056, 96, 416)])
+def test_gradients_of_weights(rows: int, m: int, k: int) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(rows)
+    states, gradient = (torch.randn(rows, size, generator=generator).bfloat16() for size in (k, m))
+    wanted, sums = gradient.double().t() @ states.double(), gradient.double().sum(0)
+    for kernel in kernels():
+        weights, bias = kernel.linear_backward(gradient, states)
+        # Nothing is rounded to bf16: the sums are float32's.
+        torch.testing.assert_close(weights.double(), wanted, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(bias.double(), sums, rtol=1e-5, atol=1e-4)
+        threads = torch.get_num_threads()
+        try:
+            for other in (1, 3, 7, 12):  # more than there are blocks to share out, too
+                torch.set_num_threads(other)
+                again = kernel.linear_backward(gradient, states)
+                assert torch.equal(again[0], weights), (kernel.name, other)
+                assert torch.equal(again[1], bias), (kernel.name, other)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def test_products_of_other_sizes_are_refused() -> None:
+    import torch
+
+    narrow, broad = torch.zeros(32, 40).bfloat16(), torch.zeros(33, 64).bfloat16()
+    for kernel in kernels():
+        for states in (narrow, broad):
+            with pytest.raises(ValueError, match="multiples of 32"):
+                kernel.linear_backward(states, states)
+
+
 def test_gelu_and_its_gradient() -> None:
     import torch
 

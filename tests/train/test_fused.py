@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from ranksaga.kernels.compiled import compiled_kernels
 from ranksaga.recipe import Training
 from ranksaga.train import embed
 from ranksaga.train.embed import Embedder
+from ranksaga.train.fused import fuse_training
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +64,15 @@ def test_vectors_and_gradients_are_those_of_the_library(
         alike = torch.nn.functional.cosine_similarity(found[name].flatten(), gradient.flatten(), dim=0)
         assert float(alike) > 0.99, name
         assert float(found[name].norm() / gradient.norm()) == pytest.approx(1.0, abs=0.05), name
+
+
+def test_a_width_that_the_kernels_do_not_take_keeps_the_other_path() -> None:
+    from transformers import BertConfig, BertModel
+
+    shape = {"vocab_size": 50, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    for width, fused in ((32, True), (40, False)):
+        model = BertModel(BertConfig(hidden_size=width, **shape), add_pooling_layer=False).eval()
+        assert (fuse_training(SimpleNamespace(auto_model=model)) is not None) == fused
 
 
 def test_a_changed_weight_is_packed_again(tiny: Callable[[], SentenceTransformer]) -> None:

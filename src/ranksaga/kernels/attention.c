@@ -27,25 +27,6 @@ VECTOR static void cut(bf16 *to, const bf16 *from, long stride, long rows, long 
     memset(to + rows * wide, 0, (padded - rows) * wide * sizeof(bf16));
 }
 
-VECTOR static __m512i interleaving(int upper) { /* of two rows, columns 0 to 15 or 16 to 31 */
-    short places[32];
-    for (int i = 0; i < 32; i++) places[i] = (short)((i & 1) * 32 + i / 2 + upper * 16);
-    return _mm512_loadu_si512(places);
-}
-
-/* Rows (k, n) as the right side of a product. */
-VECTOR static void pack(bf16 *to, const bf16 *rows, long k, long n) {
-    __m512i lower = interleaving(0), upper = interleaving(1);
-    for (long c = 0; c < n; c += 32) {
-        bf16 *left = to + c / 16 * (k / 32) * TILE, *right = left + k / 32 * TILE;
-        for (long r = 0; r < k; r += 2) {
-            __m512i even = _mm512_loadu_si512(rows + r * n + c), odd = _mm512_loadu_si512(rows + (r + 1) * n + c);
-            _mm512_storeu_si512(left + r * 16, _mm512_permutex2var_epi16(even, lower, odd));
-            _mm512_storeu_si512(right + r * 16, _mm512_permutex2var_epi16(even, upper, odd));
-        }
-    }
-}
-
 /* Rows (n, k), n in BLOCKs, to blocks [n / 32][k][32] of their transpose. */
 VECTOR static void turn(bf16 *to, const bf16 *packed, long n, long k) {
     short places[2][32];
@@ -132,7 +113,7 @@ VECTOR static void forward(const Job *job, long start, long length, long head, c
     cut(rows, base + width, stride, length, depth, padded, wide);
     pack_transposed(keys, rows, padded, wide);
     cut(rows, base + 2 * width, stride, length, depth, padded, wide);
-    pack(values, rows, padded, wide);
+    pack(values, rows, wide, padded, wide);
     float factor = 1.44269504f / sqrtf((float)depth), sums[BLOCK], log;
     for (long i = 0; i < length; i += BLOCK) {
         long real = length - i < BLOCK ? length - i : BLOCK;
@@ -169,9 +150,9 @@ VECTOR static void backward(const Job *job, long start, long length, long head, 
     cut(values, base + 2 * width, stride, length, depth, padded, wide);
     cut(gradient, given, width, length, depth, padded, wide);
     pack_transposed(queries_across, queries, padded, wide);
-    pack(queries_down, queries, padded, wide);
+    pack(queries_down, queries, wide, padded, wide);
     pack_transposed(gradient_across, gradient, padded, wide);
-    pack(gradient_down, gradient, padded, wide);
+    pack(gradient_down, gradient, wide, padded, wide);
     pack_transposed(packed, keys, padded, wide);
     turn(turned, packed, padded, wide);
     float scale = 1 / sqrtf((float)depth), factor = 1.44269504f * scale;

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Candidates", "Kernels", "Packing", "compiled_kernels"]
+__all__ = ["BLOCK", "Candidates", "Kernels", "Packing", "compiled_kernels"]
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +116,19 @@ class Kernels:
         found[int(offsets[-1]) :] = 0
         return found
 
+    def linear_backward(self, gradient: torch.Tensor, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients of weights (m, k) and bias (m,), float32, given that (t, m) bf16 of ``states`` (t, k) times them.
+
+        t, k and m are multiples of 32.
+        """
+        import torch
+
+        sizes = (*_in_blocks(gradient).shape, _in_blocks(states).shape[1])
+        weights = torch.empty(sizes[1:])
+        bias = weights.new_empty(len(weights))
+        self._call("linear_backward", self._kind, gradient, states, weights, bias, *sizes)
+        return weights, bias
+
     def gelu(self, states: torch.Tensor) -> torch.Tensor:
         """GELU with the error function (Hendrycks and Gimpel, 2016), bf16."""
         found = states.new_empty(states.shape)
@@ -204,6 +217,12 @@ class Kernels:
     def _call(self, function: str, *values: torch.Tensor | NDArray[Any] | float | None) -> None:
         if getattr(self._library, function)(*map(_as_c, values)):
             raise MemoryError(f"no memory for {function}")
+
+
+def _in_blocks(matrix: torch.Tensor) -> torch.Tensor:
+    if any(size % BLOCK for size in matrix.shape):
+        raise ValueError(f"the products' sides are multiples of {BLOCK}, not {tuple(matrix.shape)}")
+    return matrix
 
 
 def _as_c(value: torch.Tensor | NDArray[Any] | float | None) -> Any:

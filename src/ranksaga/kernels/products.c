@@ -174,6 +174,24 @@ VECTOR void pack_transposed(bf16 *to, const bf16 *rows, long n, long k) {
         }
 }
 
+VECTOR __m512i interleaving(int upper) {
+    short places[32];
+    for (int i = 0; i < 32; i++) places[i] = (short)((i & 1) * 32 + i / 2 + upper * 16);
+    return _mm512_loadu_si512(places);
+}
+
+VECTOR void pack(bf16 *to, const bf16 *rows, long row, long k, long n) {
+    __m512i lower = interleaving(0), upper = interleaving(1);
+    for (long c = 0; c < n; c += 32) {
+        bf16 *left = to + c / 16 * (k / 32) * TILE, *right = left + k / 32 * TILE;
+        for (long r = 0; r < k; r += 2) {
+            __m512i even = _mm512_loadu_si512(rows + r * row + c), odd = _mm512_loadu_si512(rows + (r + 1) * row + c);
+            _mm512_storeu_si512(left + r * 16, _mm512_permutex2var_epi16(even, lower, odd));
+            _mm512_storeu_si512(right + r * 16, _mm512_permutex2var_epi16(even, upper, odd));
+        }
+    }
+}
+
 #else
 
 int kernels_kind(void) { return 0; }

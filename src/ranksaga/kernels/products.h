@@ -29,6 +29,11 @@ HIDDEN void end_products(int kind);
 
 HIDDEN void transpose(__m512i r[16]); /* 16 x 16 of 32 bits */
 
+HIDDEN __m512i interleaving(int upper); /* of two rows of bf16, columns 0 to 15 or 16 to 31, by permutex2var */
+
+/* Rows (k, n), `row` apart, as the right side of a product; k and n in BLOCKs. */
+HIDDEN void pack(bf16 *to, const bf16 *rows, long row, long k, long n);
+
 /* Rows (n, k) as the right side of a product with their transpose; n in 16s, k in BLOCKs. */
 HIDDEN void pack_transposed(bf16 *to, const bf16 *rows, long n, long k);
 
@@ -47,6 +52,11 @@ VECTOR static inline __m512 power(__m512 x) { /* 2 to the x, to 4e-5: a tenth of
     sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(0.2402265f));
     sum = _mm512_fmadd_ps(sum, part, _mm512_set1_ps(0.6931472f));
     return _mm512_scalef_ps(_mm512_fmadd_ps(sum, part, _mm512_set1_ps(1.0f)), whole);
+}
+
+/* 16 of bf16, zeros where not `real` */
+VECTOR static inline __m512 wide(const bf16 *from, __mmask16 real) {
+    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(real, from)), 16);
 }
 
 VECTOR static inline __m512i rounded(__m512 first, __m512 second) {

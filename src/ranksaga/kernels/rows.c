@@ -5,10 +5,6 @@
 
 /* ---- GELU ------------------------------------------------------------------------------------------------------- */
 
-VECTOR static inline __m512 wide(const bf16 *from, __mmask16 real) {
-    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(real, from)), 16);
-}
-
 VECTOR static inline void narrow(bf16 *to, __mmask16 real, __m512 values) {
     _mm256_mask_storeu_epi16(to, real, (__m256i)_mm512_cvtneps_pbh(values));
 }

@@ -1,7 +1,8 @@
 """BERT's forward and backward pass on a CPU, in bf16, on packed texts (docs/log.md has the times).
 
-What makes the difference: attention by our own kernel, which keeps no scores and computes no padding, and products that
-run on weights in oneDNN's own layout, laid out once per optimizer step. Same arithmetic as autocast in bf16: sums in
+What makes the difference: attention by our own kernel, which keeps no scores and computes no padding, products that run
+on weights in oneDNN's own layout, laid out once per optimizer step, and gradients of weights by our own kernel, which
+oneDNN's product of two transposed matrices would round to bf16. Otherwise the arithmetic of autocast in bf16: sums in
 float32, weights, gradients and optimizer in float32.
 """
 
@@ -12,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ranksaga.encode.fused import STEP, fuse, pack
-from ranksaga.kernels.compiled import Kernels, Packing, compiled_kernels
+from ranksaga.kernels.compiled import BLOCK, Kernels, Packing, compiled_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -70,10 +71,10 @@ class FusedTraining:
         states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
         heads, kernels, functions = self._model.config.num_attention_heads, self._kernels, _functions()
         for layer, (inward, outward, up, down) in zip(self._model.encoder.layer, self._products, strict=True):
-            seen = functions.attention.apply(_product(states, inward), packing.offsets, heads, kernels)
-            states = self._norm(_product(seen, outward, states), layer.attention.output.LayerNorm)
-            inner = functions.gelu.apply(_product(states, up), kernels)
-            states = self._norm(_product(inner, down, states), layer.output.LayerNorm)
+            seen = functions.attention.apply(_product(states, inward, kernels), packing.offsets, heads, kernels)
+            states = self._norm(_product(seen, outward, kernels, states), layer.attention.output.LayerNorm)
+            inner = functions.gelu.apply(_product(states, up, kernels), kernels)
+            states = self._norm(_product(inner, down, kernels, states), layer.output.LayerNorm)
         return packing.padded(states, ids.shape)
 
     def _norm(self, states: torch.Tensor, module: Any) -> torch.Tensor:
@@ -110,12 +111,19 @@ class FusedTraining:
 def fuse_training(transformer: Any) -> FusedTraining | None:
     """The fused form of a sentence-transformers ``Transformer`` module, or ``None`` where it has none."""
     kernels = compiled_kernels()
-    return None if kernels is None or fuse(transformer) is None else FusedTraining(transformer.auto_model, kernels)
+    if kernels is None or fuse(transformer) is None:
+        return None
+    config = transformer.auto_model.config
+    if config.hidden_size % BLOCK or config.intermediate_size % BLOCK:
+        return None
+    return FusedTraining(transformer.auto_model, kernels)
 
 
-def _product(states: torch.Tensor, product: Product, residual: torch.Tensor | None = None) -> torch.Tensor:
+def _product(
+    states: torch.Tensor, product: Product, kernels: Kernels, residual: torch.Tensor | None = None
+) -> torch.Tensor:
     """``states`` (t, k) times the weights, plus bias and, where given, ``residual`` (t, m)."""
-    found: torch.Tensor = _functions().linear.apply(states, residual, product, *product.parameters)
+    found: torch.Tensor = _functions().linear.apply(states, residual, product, kernels, *product.parameters)
     return found
 
 
@@ -138,9 +146,10 @@ def _functions() -> Functions:
 
     class Linear(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, states: Any, residual: Any, product: Product, *parameters: Any) -> Any:
+        def forward(ctx: Any, states: Any, residual: Any, product: Product, kernels: Kernels, *parameters: Any) -> Any:
             ctx.save_for_backward(states)
-            ctx.product, ctx.sizes = product, [len(one) for one in parameters[: len(product.modules)]]
+            ctx.kernels, ctx.product = kernels, product
+            ctx.sizes = [len(one) for one in parameters[: len(product.modules)]]
             if residual is None:
                 return linear(states, product.forward, product.bias, "none", [], "none")
             return linear.binary(states, residual, product.forward, product.bias, "add")
@@ -152,14 +161,10 @@ def _functions() -> Functions:
             needed = ctx.needs_input_grad
             inward = linear(gradient, ctx.product.backward, None, "none", [], "none") if needed[0] else None
             found: list[Any] = [None] * (2 * len(ctx.sizes))
-            if any(needed[3:]):
-                # oneDNN is a third faster with the longer side first.
-                tall = gradient.shape[1] >= states.shape[1]
-                product = gradient.t() @ states if tall else (states.t() @ gradient).t()
-                weights = product.float().split(ctx.sizes)
-                biases = gradient.sum(0).float().split(ctx.sizes)  # asked for float32, torch would copy all of it first
-                found = [*weights, *biases]
-            return inward, gradient if needed[1] else None, None, *found
+            if any(needed[4:]):
+                weights, bias = ctx.kernels.linear_backward(gradient, states)
+                found = [*weights.split(ctx.sizes), *bias.split(ctx.sizes)]
+            return inward, gradient if needed[1] else None, None, None, *found
 
     class Attention(torch.autograd.Function):
         @staticmethod
