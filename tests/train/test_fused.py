@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -69,9 +69,15 @@ def test_vectors_and_gradients_are_those_of_the_library(
 def test_a_width_that_the_kernels_do_not_take_keeps_the_other_path() -> None:
     from transformers import BertConfig, BertModel
 
-    shape = {"vocab_size": 50, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    shape: dict[str, Any] = {
+        "vocab_size": 50,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     for width, fused in ((32, True), (40, False)):
-        model = BertModel(BertConfig(hidden_size=width, **shape), add_pooling_layer=False).eval()
+        model: Any = BertModel(BertConfig(hidden_size=width, **shape), add_pooling_layer=False)
+        model.eval()
         assert (fuse_training(SimpleNamespace(auto_model=model)) is not None) == fused
 
 
