@@ -9,7 +9,7 @@
 
 /* BLOCK of the columns of `from` (rows, n): their transpose (BLOCK, rows), and their sums added to `totals`, unless
  * NULL. */
-VECTOR static void turn(bf16 *to, const bf16 *from, long rows, long n, float *totals) {
+VECTOR static void columns_to_rows(bf16 *to, const bf16 *from, long rows, long n, float *totals) {
     __m512i places[2] = {interleaving(0), interleaving(1)};
     __m512 low = _mm512_setzero_ps(), high = low;
     if (totals != NULL) low = _mm512_loadu_ps(totals), high = _mm512_loadu_ps(totals + 16);
@@ -63,7 +63,8 @@ int linear_backward(int64_t kind, const bf16 *gradient, const bf16 *states, floa
         for (long d = 0; d < rows && !failed; d += DEEP) {
             long deep = rows - d < DEEP ? rows - d : DEEP;
             for (long c = 0; c < tall; c += BLOCK)
-                turn(turned + c * deep, gradient + d * n + top + c, deep, n, x == 0 ? of_bias + top + c : NULL);
+                columns_to_rows(turned + c * deep, gradient + d * n + top + c, deep, n,
+                                x == 0 ? of_bias + top + c : NULL);
             pack(packed, states + d * k + left, k, deep, broad);
             product_of(kind)(of_weights + top * k + left, k, turned, deep, packed, tall, broad, deep, d > 0);
         }
