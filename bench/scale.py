@@ -138,9 +138,11 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
     """Tokens a second of a model of this shape with random weights, which take the time of trained ones, on batches of
     texts of 76 tokens, in the precision that is the faster one here; the rates of three repeats. Without tokenizer."""
     import torch
+    from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import BertConfig, BertModel
 
     from ranksaga.encode.fused import fuse
+    from ranksaga.encode.layout import Packed
     from ranksaga.encode.precision import choose_precision
 
     name, layers, hidden, between, heads = MODELS[width]
@@ -150,17 +152,17 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
     )
     model = BertModel(config).train(False)
     # What the encoder itself runs.
-    fused = fuse(SimpleNamespace(auto_model=model)) if precision == "bf16" else None
+    fused = fuse([SimpleNamespace(auto_model=model), Pooling(hidden)]) if precision == "bf16" else None
     if fused is None:
         model = model.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     ids = torch.randint(1000, 30000, (4096 // 76, 76))  # the encoder's batch on a CPU
-    mask = torch.ones_like(ids)
+    texts, mask = Packed.of(list(ids)), torch.ones_like(ids)
     rates = []
     with torch.inference_mode():
         for repeat in range(4):
             batches, began = 0, time.perf_counter()
             while time.perf_counter() - began < (seconds if repeat else seconds / 4):
-                fused(ids, mask) if fused is not None else model(input_ids=ids, attention_mask=mask)
+                fused(texts) if fused is not None else model(input_ids=ids, attention_mask=mask)
                 batches += 1
             rates.append(batches * ids.numel() / (time.perf_counter() - began))
     weights = sum(p.numel() for key, p in model.named_parameters() if "embeddings" not in key)

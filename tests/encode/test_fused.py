@@ -10,6 +10,7 @@ import pytest
 
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.fused import FusedTransformer, fuse
+from ranksaga.encode.layout import Packed
 from ranksaga.kernels.compiled import compiled_kernels
 
 SHAPE = {
@@ -35,6 +36,13 @@ def random_model(kind: str, **changes: Any) -> Any:
     return made
 
 
+def with_pooling(model: Any) -> list[Any]:
+    """The modules of a sentence-transformers model."""
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    return [SimpleNamespace(auto_model=model), Pooling(SHAPE["hidden_size"])]
+
+
 compiled = pytest.mark.skipif(
     compiled_kernels() is None, reason="no kernels: no compiler at the installation, or no AVX-512 BF16"
 )
@@ -54,19 +62,29 @@ def test_token_vectors_are_those_of_the_library(kind: str) -> None:
         expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
         kernels = compiled_kernels()
         assert kernels is not None
-        found = FusedTransformer(model, kernels)(ids, mask).float()
-    alike = torch.nn.functional.cosine_similarity(found, expected, dim=-1)[mask == 1]
+        found = FusedTransformer(model, kernels)(
+            Packed.of([row[real == 1] for row, real in zip(ids, mask, strict=True)])
+        )
+    alike = torch.nn.functional.cosine_similarity(found[: int(mask.sum())].float(), expected[mask == 1], dim=-1)
     assert float(alike.min()) > 0.9995
-    assert fuse(SimpleNamespace(auto_model=model)) is not None
+    assert fuse(with_pooling(model)) is not None
 
 
 @pytest.mark.parametrize("changes", [{"hidden_act": "relu"}, {"is_decoder": True}])
 def test_a_model_that_computes_something_else_is_left_alone(changes: dict[str, Any]) -> None:
-    assert fuse(SimpleNamespace(auto_model=random_model("bert", **changes))) is None
+    assert fuse(with_pooling(random_model("bert", **changes))) is None
 
 
 def test_a_module_without_a_transformer_is_left_alone() -> None:
-    assert fuse(SimpleNamespace()) is None
+    assert fuse([SimpleNamespace(), *with_pooling(None)[1:]]) is None
+
+
+@compiled
+def test_what_is_followed_by_no_pooling_is_left_alone() -> None:
+    transformer, pooling = with_pooling(random_model("bert"))
+    assert fuse([transformer, pooling]) is not None
+    assert fuse([transformer, SimpleNamespace(), pooling]) is None
+    assert fuse([transformer]) is None
 
 
 @compiled

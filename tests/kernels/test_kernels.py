@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ranksaga.kernels.compiled import KINDS, Kernels, Packing, compiled_kernels
+from ranksaga.kernels.compiled import KINDS, Kernels, compiled_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -99,17 +99,6 @@ def test_other_layouts_are_refused() -> None:
     for kernel in kernels():
         with pytest.raises(ValueError, match="contiguous"):
             kernel.attention(threes, torch.tensor([0, 8]), 1)
-
-
-def test_packing_by_hand() -> None:
-    import torch
-
-    packing = Packing.of(torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]]))
-    assert packing.rows.tolist() == [0, 1, 3, 4, 5, 6]
-    assert packing.offsets.tolist() == [0, 2, 5, 6]
-    assert packing.places.tolist() == [0, 1, 0, 1, 2, 0]
-    padded = packing.padded(torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [9.0]]), torch.Size((3, 3)))
-    assert padded.squeeze(2).tolist() == [[1, 2, 0], [3, 4, 5], [6, 0, 0]]
 
 
 def test_the_kernel_is_compiled_where_it_can_be() -> None:

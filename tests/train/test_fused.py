@@ -67,6 +67,7 @@ def test_vectors_and_gradients_are_those_of_the_library(
 
 
 def test_a_width_that_the_kernels_do_not_take_keeps_the_other_path() -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import BertConfig, BertModel
 
     shape: dict[str, Any] = {
@@ -78,7 +79,7 @@ def test_a_width_that_the_kernels_do_not_take_keeps_the_other_path() -> None:
     for width, fused in ((32, True), (40, False)):
         model: Any = BertModel(BertConfig(hidden_size=width, **shape), add_pooling_layer=False)
         model.eval()
-        assert (fuse_training(SimpleNamespace(auto_model=model)) is not None) == fused
+        assert (fuse_training([SimpleNamespace(auto_model=model), Pooling(width)]) is not None) == fused
 
 
 def test_a_changed_weight_is_packed_again(tiny: Callable[[], SentenceTransformer]) -> None:

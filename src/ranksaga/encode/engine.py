@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused import FusedTransformer, fuse
+from ranksaga.encode.layout import Packed, padded
 from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
@@ -104,23 +105,16 @@ class Engine:
         import torch
 
         model, transformer = self.model, self._ready()
-        longest = max(map(len, tokens))
-        pad = model.tokenizer.pad_token_id or 0
-        ids = torch.full((len(tokens), longest), pad, dtype=torch.long)
-        mask = torch.zeros((len(tokens), longest), dtype=torch.long)
-        left = model.tokenizer.padding_side == "left"
-        for row, values in enumerate(tokens):
-            place = slice(longest - len(values), None) if left else slice(0, len(values))
-            ids[row, place] = torch.tensor(values)
-            mask[row, place] = 1
-        if model.device.type == "cuda":  # copies from pinned memory are not waited for
-            ids, mask = (one.pin_memory().to(model.device, non_blocking=True) for one in (ids, mask))
-        features: dict[str, Any] = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
         if isinstance(transformer, FusedTransformer):
-            features["token_embeddings"] = transformer(ids, mask)
+            texts = Packed.of(tokens)
+            features = texts.features(transformer(texts))
         else:
+            ids, mask = padded(tokens, model.tokenizer)
+            if model.device.type == "cuda":  # copies from pinned memory are not waited for
+                ids, mask = (one.pin_memory().to(model.device, non_blocking=True) for one in (ids, mask))
+            features = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
             features = transformer.eval()(features)
-        features["token_embeddings"] = features["token_embeddings"].float()
+            features["token_embeddings"] = features["token_embeddings"].float()
         for module in list(model)[1:]:
             features = module(features)
         vectors: torch.Tensor = features["sentence_embedding"].float()
@@ -134,7 +128,7 @@ class Engine:
             if here:
                 keep_memory()
             fusible = here and self.model.tokenizer.padding_side == "right" and self._precision == "bf16"
-            self._transformer = (fuse(first) if fusible else None) or self._in_precision(first)
+            self._transformer = (fuse(list(self.model)) if fusible else None) or self._in_precision(first)
         return self._transformer
 
     def _in_precision(self, module: torch.nn.Module) -> torch.nn.Module:

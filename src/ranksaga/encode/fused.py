@@ -9,10 +9,12 @@ does not reproduce on a probe, and any machine without the kernel keeps the libr
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.kernels.compiled import Kernels, Packing, compiled_kernels
+from ranksaga.encode.layout import Packed
+from ranksaga.kernels.compiled import Kernels, compiled_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -84,32 +86,38 @@ class FusedTransformer:
         self._norm = Norm.of(table.LayerNorm)
         self._layers = [_layer(layer) for layer in model.encoder.layer]
 
-    def __call__(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Token vectors (n, l, d) bf16 of token ids (n, l) padded on the right, ``mask`` (n, l) 1 where a token is."""
+    def __call__(self, texts: Packed) -> torch.Tensor:
+        """Token vectors (t or more, d) bf16; rows behind the last token mean nothing."""
         import torch
         from torch.nn import functional
 
-        packing = Packing.of(mask)
-        states = functional.embedding(ids.flatten()[packing.rows], self._words)
-        states = self._norm(states + self._places[packing.places + self._first], self._kernels)
+        states = functional.embedding(texts.ids, self._words)
+        states = self._norm(states + self._places[texts.places + self._first], self._kernels)
         states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
         product = torch.ops.mkldnn._linear_pointwise
         for layer in self._layers:
             threes = product(states, *layer.inward, "none", [], "none")
-            seen = self._kernels.attention(threes, packing.offsets, self._heads)
+            seen = self._kernels.attention(threes, texts.offsets, self._heads)
             states = layer.norms[0](product.binary(seen, states, *layer.outward, "add"), self._kernels)
             inner = product(states, *layer.up, "gelu", [], "none")
             states = layer.norms[1](product.binary(inner, states, *layer.down, "add"), self._kernels)
-        return packing.padded(states, ids.shape)
+        return states
 
 
-def fuse(transformer: Any) -> FusedTransformer | None:
-    """The fused form of a sentence-transformers ``Transformer`` module, or ``None`` where it has none."""
+def fuse(modules: Sequence[Any]) -> FusedTransformer | None:
+    """The fused form of the ``Transformer`` that a sentence-transformers model begins with.
+
+    ``None`` where it has none, or where something else than a ``Pooling``, which takes packed texts, follows.
+    """
     import torch
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
+    transformer, following = modules[0], modules[1:2]
     model = getattr(transformer, "auto_model", None)
     config = getattr(model, "config", None)
     if config is None or config.model_type not in KINDS or config.hidden_act != "gelu":
+        return None
+    if [type(one) for one in following] != [Pooling]:
         return None
     kernels = compiled_kernels()
     if kernels is None or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
@@ -135,9 +143,9 @@ def _agrees(fused: FusedTransformer, model: Any) -> bool:
     mask = torch.ones_like(ids)
     mask[1, 11:] = 0
     ids[1, 11:] = model.config.pad_token_id or 0
-    expected = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-    alike = cosine_similarity(fused(ids, mask).float(), expected, dim=-1)[mask == 1]
-    return bool(alike.min() > CLOSE)
+    expected = model(input_ids=ids, attention_mask=mask).last_hidden_state[mask == 1].float()
+    found = fused(Packed.of([ids[0], ids[1, :11]]))[: len(expected)].float()
+    return bool(cosine_similarity(found, expected, dim=-1).min() > CLOSE)
 
 
 def _layer(layer: Any) -> Layer:

@@ -20,42 +20,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BLOCK", "Candidates", "Kernels", "Packing", "compiled_kernels"]
+__all__ = ["BLOCK", "Candidates", "Kernels", "compiled_kernels"]
 
 logger = logging.getLogger(__name__)
 
 KINDS = {1: "AVX-512 BF16", 2: "AMX"}
 BLOCK = 32  # rows and columns of the smallest product, as in ``products.h``
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Where the tokens of padded texts (n, l) lie when they follow each other without padding.
-
-    Attributes:
-        rows: (t,) int64, the place of each token among the ``n * l``.
-        offsets: (n + 1,) int64, text i has the tokens ``offsets[i]`` to ``offsets[i + 1]``.
-        places: (t,) int64, the place of each token in its text.
-    """
-
-    rows: torch.Tensor
-    offsets: torch.Tensor
-    places: torch.Tensor
-
-    @classmethod
-    def of(cls, mask: torch.Tensor) -> Packing:
-        """``mask`` (n, l): 1 where a token is, padded on the right."""
-        import torch
-
-        rows = mask.flatten().nonzero().squeeze(1)
-        offsets = torch.zeros(len(mask) + 1, dtype=torch.int64)
-        torch.cumsum(mask.sum(1), 0, out=offsets[1:])
-        return cls(rows, offsets, rows % mask.shape[1])
-
-    def padded(self, states: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """Token vectors (t or more, d) as (n, l, d), zeros where no token is."""
-        found = states.new_zeros(shape.numel(), states.shape[1]).index_copy(0, self.rows, states[: len(self.rows)])
-        return found.view(*shape, -1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +63,7 @@ class Kernels:
         Args:
             threes: (t, 3 * d) bf16, query, key and value of each token side by side. Rows behind the last text are
                 allowed; what belongs to them is 0.
-            offsets: as in :class:`Packing`.
+            offsets: (n + 1,) int64, text i has the tokens ``offsets[i]`` to ``offsets[i + 1]``.
             logs: (heads, t) float32, where given, is filled with what the backward pass needs.
         """
         seen = threes.new_empty(len(threes), threes.shape[1] // 3)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.flops import ForwardFlops
+from ranksaga.encode.layout import Packed, padded
 from ranksaga.encode.towers import towers
 from ranksaga.errors import StageError
 from ranksaga.train.fused import FusedTraining, fuse_training
@@ -101,8 +102,8 @@ class Embedder:
         fusible = precision == "bf16" and model.device.type == "cpu" and model.tokenizer.padding_side == "right"
         query, document = (tower[0] for tower in self._towers)
         self._flops = (ForwardFlops(query), ForwardFlops(document))
-        fused = fuse_training(query) if fusible else None
-        self._fused = (fused, fused if document is query or not fusible else fuse_training(document))
+        fused = [fuse_training(list(tower)) if fusible else None for tower in dict.fromkeys(self._towers)]
+        self._fused = (fused[0], fused[-1])
 
     @property
     def unit_length(self) -> bool:
@@ -156,35 +157,19 @@ class Embedder:
 
         model = self._towers[texts.tower]
         transformer, *rest = model
-        ids, mask = self._tensors(model, texts.tokens)
-        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         fused = self._fast(texts.tower)
         if fused is not None:
-            features["token_embeddings"] = fused(ids, mask)
+            packed = Packed.of(texts.tokens)
+            features = packed.features(fused(packed))
         else:
+            ids, mask = (one.to(self._device) for one in padded(texts.tokens, model.tokenizer))
             with torch.autocast(self._device.type, self._kind, enabled=self.precision != "fp32"):
-                features = transformer(features)
-        features["token_embeddings"] = features["token_embeddings"].float()
+                features = transformer({"input_ids": ids, "attention_mask": mask})
+            features["token_embeddings"] = features["token_embeddings"].float()
         for module in rest:
             features = module(features)
         vectors: torch.Tensor = features["sentence_embedding"]
         return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
-
-    def _tensors(
-        self, model: SentenceTransformer, tokens: Sequence[NDArray[np.int32]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and mask (n, l)."""
-        import torch
-
-        longest = max(map(len, tokens))
-        ids = np.full((len(tokens), longest), model.tokenizer.pad_token_id or 0, dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=np.int64)
-        left = model.tokenizer.padding_side == "left"
-        for row, values in enumerate(tokens):
-            place = slice(longest - len(values), None) if left else slice(0, len(values))
-            ids[row, place] = values
-            mask[row, place] = 1
-        return torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
 
     def _tokenise(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         new = list(dict.fromkeys(text for text in texts if text not in self._tokens))

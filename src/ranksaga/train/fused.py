@@ -8,12 +8,14 @@ float32, weights, gradients and optimizer in float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ranksaga.encode.fused import STEP, fuse, pack
-from ranksaga.kernels.compiled import BLOCK, Kernels, Packing, compiled_kernels
+from ranksaga.encode.layout import Packed
+from ranksaga.kernels.compiled import BLOCK, Kernels, compiled_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +37,8 @@ class Product:
         """Pack the modules' weights as they are now."""
         import torch
 
-        weight = torch.cat([one.weight.detach() for one in modules]).to(torch.bfloat16)
-        bias = torch.cat([one.bias.detach() for one in modules]).to(torch.bfloat16)
+        weight = torch.cat([one.weight.detach().to(torch.bfloat16) for one in modules])
+        bias = torch.cat([one.bias.detach().to(torch.bfloat16) for one in modules])
         return cls(modules, pack(weight), pack(weight.t()), bias)
 
     @property
@@ -60,22 +62,21 @@ class FusedTraining:
         self._versions: tuple[int, ...] = ()
         self._products: list[tuple[Product, ...]] = []
 
-    def __call__(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Token vectors (n, l, d) bf16 of token ids (n, l) padded on the right, ``mask`` (n, l) 1 where a token is."""
+    def __call__(self, texts: Packed) -> torch.Tensor:
+        """Token vectors (t or more, d) bf16; rows behind the last token mean nothing."""
         import torch
         from torch.nn import functional
 
         self._refresh()
-        packing = Packing.of(mask)
-        states = self._embedded(ids.flatten()[packing.rows], packing.places + self._first).to(torch.bfloat16)
+        states = self._embedded(texts.ids, texts.places + self._first).to(torch.bfloat16)
         states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
         heads, kernels, functions = self._model.config.num_attention_heads, self._kernels, _functions()
         for layer, (inward, outward, up, down) in zip(self._model.encoder.layer, self._products, strict=True):
-            seen = functions.attention.apply(_product(states, inward, kernels), packing.offsets, heads, kernels)
+            seen = functions.attention.apply(_product(states, inward, kernels), texts.offsets, heads, kernels)
             states = self._norm(_product(seen, outward, kernels, states), layer.attention.output.LayerNorm)
             inner = functions.gelu.apply(_product(states, up, kernels), kernels)
             states = self._norm(_product(inner, down, kernels, states), layer.output.LayerNorm)
-        return packing.padded(states, ids.shape)
+        return states
 
     def _norm(self, states: torch.Tensor, module: Any) -> torch.Tensor:
         found: torch.Tensor = _functions().norm.apply(states, module.weight, module.bias, module.eps, self._kernels)
@@ -108,15 +109,15 @@ class FusedTraining:
         self._versions = versions
 
 
-def fuse_training(transformer: Any) -> FusedTraining | None:
-    """The fused form of a sentence-transformers ``Transformer`` module, or ``None`` where it has none."""
+def fuse_training(modules: Sequence[Any]) -> FusedTraining | None:
+    """The fused form of the ``Transformer`` that a model begins with, or ``None`` where it has none, as in ``fuse``."""
     kernels = compiled_kernels()
-    if kernels is None or fuse(transformer) is None:
+    if kernels is None or fuse(modules) is None:
         return None
-    config = transformer.auto_model.config
-    if config.hidden_size % BLOCK or config.intermediate_size % BLOCK:
+    model = modules[0].auto_model
+    if model.config.hidden_size % BLOCK or model.config.intermediate_size % BLOCK:
         return None
-    return FusedTraining(transformer.auto_model, kernels)
+    return FusedTraining(model, kernels)
 
 
 def _product(

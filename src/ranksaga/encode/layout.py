@@ -1,0 +1,61 @@
+"""How the texts of a batch lie in tensors: one behind the other, or each in a row of its own, padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import ArrayLike
+
+__all__ = ["Packed", "padded"]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Texts one behind the other.
+
+    Attributes:
+        ids: (t,) int64, the tokens.
+        offsets: (n + 1,) int64, text i has the tokens ``offsets[i]`` to ``offsets[i + 1]``.
+        places: (t,) int64, the place of each token in its text.
+    """
+
+    ids: torch.Tensor
+    offsets: torch.Tensor
+    places: torch.Tensor
+
+    @classmethod
+    def of(cls, tokens: Sequence[ArrayLike]) -> Packed:
+        """``tokens``: the token ids of each text."""
+        import torch
+
+        rows = [np.asarray(row, dtype=np.int64) for row in tokens]
+        lengths = np.array([len(row) for row in rows])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return cls(*(torch.from_numpy(one) for one in (np.concatenate(rows), offsets, places)))
+
+    def features(self, states: torch.Tensor) -> dict[str, Any]:
+        """Token vectors (t or more, d) as sentence-transformers' ``Pooling`` takes them, float32."""
+        return {"token_embeddings": states[None, : len(self.ids)].float(), "cu_seq_lens_q": self.offsets}
+
+
+def padded(tokens: Sequence[ArrayLike], tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask (n, l) int64, padded on the side that the tokenizer says."""
+    import torch
+
+    rows = [np.asarray(row, dtype=np.int64) for row in tokens]
+    longest = max(map(len, rows))
+    ids = np.full((len(rows), longest), tokenizer.pad_token_id or 0, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    left = tokenizer.padding_side == "left"
+    for row, values in enumerate(rows):
+        place = slice(longest - len(values), None) if left else slice(0, len(values))
+        ids[row, place] = values
+        mask[row, place] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)
