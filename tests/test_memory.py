@@ -6,8 +6,11 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from ranksaga import memory
 
 # Pages that the system has to fill when several tensors are freed and others of their size are made: tensors of 38 MiB,
 # which glibc left to itself never keeps.
@@ -49,3 +52,21 @@ def test_freed_memory_is_kept_until_it_is_returned() -> None:
     assert returned > 100
     theirs, _ = passes(MALLOC_TRIM_THRESHOLD_="1000000")
     assert theirs > 10000
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1 << 40, [256 << 20]), (32 << 20, [256 << 20, 32 << 20]), (0, None)])
+def test_older_versions_are_asked_for_less(
+    most: int, expected: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def mallopt(what: int, size: int) -> int:
+        asked.append((what, size))
+        return int(what != memory.M_MMAP_THRESHOLD or size <= most)
+
+    monkeypatch.setattr(memory, "_glibc", lambda: SimpleNamespace(mallopt=mallopt))
+    memory.keep_memory.__wrapped__()
+    thresholds = [size for what, size in asked if what == memory.M_MMAP_THRESHOLD]
+    trims = [size for what, size in asked if what == memory.M_TRIM_THRESHOLD]
+    # One setting alone would end the library's own adjusting of the other.
+    assert (thresholds, len(trims)) == ((expected, 1) if expected else ([256 << 20, 32 << 20], 0))

@@ -11,7 +11,7 @@ __all__ = ["keep_memory", "return_memory"]
 
 # Of mallopt(3). Larger pieces are the system's again as soon as they are freed; of smaller ones, this much is kept.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGE, KEPT = 256 << 20, 1 << 30
+LARGE, KEPT = (256 << 20, 32 << 20), 1 << 30  # older versions of glibc take no more than 32 MiB
 
 
 @cache
@@ -24,8 +24,8 @@ def keep_memory() -> None:
     done.
     """
     library = _glibc()
-    if library is not None:
-        library.mallopt(M_MMAP_THRESHOLD, LARGE)
+    # The second setting alone would be worse than none: it ends glibc's own adjusting of the first.
+    if library is not None and any(library.mallopt(M_MMAP_THRESHOLD, size) for size in LARGE):
         library.mallopt(M_TRIM_THRESHOLD, KEPT)
 
 

@@ -36,11 +36,35 @@ def random_model(kind: str, **changes: Any) -> Any:
     return made
 
 
-def with_pooling(model: Any) -> list[Any]:
-    """The modules of a sentence-transformers model."""
+class Tokenizer:
+    """What is asked of one."""
+
+    def __init__(self, side: str = "right", specials: bool = True) -> None:
+        self.padding_side = side
+        self._specials = [1, 2] if specials else []
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [*range(5, 5 + len(text)), *self._specials]}
+
+
+class Transformer:
+    """A sentence-transformers module around a model of transformers."""
+
+    def __init__(self, model: Any, layer: int = -1, tokenizer: Any = None) -> None:
+        self.auto_model = model
+        self.tokenizer = tokenizer or Tokenizer()
+        self._layer = layer
+
+    def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
+        states = self.auto_model(**features, output_hidden_states=True).hidden_states[self._layer]
+        return {"token_embeddings": states}
+
+
+def modules(model: Any, **changes: Any) -> list[Any]:
+    """Those of a sentence-transformers model."""
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    return [SimpleNamespace(auto_model=model), Pooling(SHAPE["hidden_size"])]
+    return [Transformer(model, **changes), Pooling(SHAPE["hidden_size"])]
 
 
 compiled = pytest.mark.skipif(
@@ -67,24 +91,43 @@ def test_token_vectors_are_those_of_the_library(kind: str) -> None:
         )
     alike = torch.nn.functional.cosine_similarity(found[: int(mask.sum())].float(), expected[mask == 1], dim=-1)
     assert float(alike.min()) > 0.9995
-    assert fuse(with_pooling(model)) is not None
+    assert fuse(modules(model)) is not None
+
+
+@compiled
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_a_padding_within_a_text_is_counted_as_the_library_does(kind: str) -> None:
+    import torch
+
+    model = random_model(kind)
+    ids = torch.tensor([[5, model.config.pad_token_id, 7, 8, 9], [5, 6, 7, 8, 9]])
+    kernels = compiled_kernels()
+    assert kernels is not None
+    with torch.inference_mode():
+        expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.flatten(0, 1)
+        found = FusedTransformer(model, kernels)(Packed.of(list(ids)))[:10].float()
+    assert float(torch.nn.functional.cosine_similarity(found, expected, dim=-1).min()) > 0.9995
 
 
 @pytest.mark.parametrize("changes", [{"hidden_act": "relu"}, {"is_decoder": True}])
 def test_a_model_that_computes_something_else_is_left_alone(changes: dict[str, Any]) -> None:
-    assert fuse(with_pooling(random_model("bert", **changes))) is None
+    assert fuse(modules(random_model("bert", **changes))) is None
 
 
 def test_a_module_without_a_transformer_is_left_alone() -> None:
-    assert fuse([SimpleNamespace(), *with_pooling(None)[1:]]) is None
+    assert fuse([SimpleNamespace(), *modules(None)[1:]]) is None
 
 
 @compiled
-def test_what_is_followed_by_no_pooling_is_left_alone() -> None:
-    transformer, pooling = with_pooling(random_model("bert"))
+def test_modules_that_the_packed_pass_cannot_stand_for_are_left_alone() -> None:
+    model = random_model("bert")
+    transformer, pooling = modules(model)
     assert fuse([transformer, pooling]) is not None
     assert fuse([transformer, SimpleNamespace(), pooling]) is None
     assert fuse([transformer]) is None
+    assert fuse(modules(model, layer=1)) is None  # gives the pooling another layer than the last
+    assert fuse(modules(model, tokenizer=Tokenizer(side="left"))) is None
+    assert fuse(modules(model, tokenizer=Tokenizer(specials=False))) is None
 
 
 @compiled

@@ -19,6 +19,12 @@ def test_packed_by_hand() -> None:
     assert texts.places.tolist() == [0, 1, 0, 1, 2, 0]
 
 
+def test_positions_by_hand() -> None:
+    texts = Packed.of([[7, 1, 8], [1, 5]])
+    assert texts.positions(None).tolist() == [0, 1, 2, 0, 1]
+    assert texts.positions(1).tolist() == [2, 1, 3, 1, 2]  # as transformers' create_position_ids_from_input_ids
+
+
 @pytest.mark.parametrize(
     ("side", "expected"), [("right", [[7, 8, 3], [4, 5, 6], [9, 3, 3]]), ("left", [[3, 7, 8], [4, 5, 6], [3, 3, 9]])]
 )

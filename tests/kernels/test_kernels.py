@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from ranksaga.kernels.compiled import KINDS, Kernels, compiled_kernels
@@ -99,6 +101,33 @@ def test_other_layouts_are_refused() -> None:
     for kernel in kernels():
         with pytest.raises(ValueError, match="contiguous"):
             kernel.attention(threes, torch.tensor([0, 8]), 1)
+
+
+def test_other_types_and_sizes_are_refused() -> None:
+    import torch
+
+    def half(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape).bfloat16()
+
+    ones, offsets = torch.ones(64), torch.tensor([0, 32])
+    for kernel in kernels():
+        wrong: list[tuple[str, Callable[[Kernels], Any]]] = [
+            ("bfloat16 here, not float32", lambda k: k.attention(torch.zeros(32, 96), offsets, 1)),
+            ("int64 here, not int32", lambda k: k.attention(half(32, 96), offsets.int(), 1)),
+            ("5 heads for a width of 96", lambda k: k.attention(half(32, 96), offsets, 5)),
+            ("32 tokens in 31 rows", lambda k: k.attention(half(31, 96), offsets, 1)),
+            ("32 rows of gradients for 64", lambda k: k.linear_backward(half(32, 32), half(64, 32))),
+            ("bfloat16 here, not float32", lambda k: k.linear_backward(torch.zeros(32, 32), half(32, 32))),
+            (r"a gradient \(32, 32\)", lambda k: k.gelu_backward(half(32, 64), half(32, 32))),
+            ("float32 here, not bfloat16", lambda k: k.norm(half(32, 64), half(64), half(64), 1e-9)),
+            ("64 weights for", lambda k: k.norm(half(32, 96), ones, ones, 1e-9)),
+            ("float32 here, not float64", lambda k: k.lengths(np.zeros((2, 32)))),
+        ]
+        for message, call in wrong:
+            with pytest.raises(ValueError, match=message):
+                call(kernel)
+        with_int = kernel.norm(half(4, 64) + 1, ones, ones, 1)
+        assert torch.equal(with_int, half(4, 64) + 1)
 
 
 def test_the_kernel_is_compiled_where_it_can_be() -> None:

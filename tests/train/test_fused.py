@@ -66,10 +66,10 @@ def test_vectors_and_gradients_are_those_of_the_library(
         assert float(found[name].norm() / gradient.norm()) == pytest.approx(1.0, abs=0.05), name
 
 
-def test_a_width_that_the_kernels_do_not_take_keeps_the_other_path() -> None:
-    from sentence_transformers.sentence_transformer.modules import Pooling
+def test_a_width_that_the_kernels_do_not_take_keeps_the_other_path(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import BertConfig, BertModel
 
+    monkeypatch.setattr("ranksaga.train.fused.fuse", lambda _: "encoding knows no such limit")
     shape: dict[str, Any] = {
         "vocab_size": 50,
         "num_hidden_layers": 1,
@@ -79,7 +79,26 @@ def test_a_width_that_the_kernels_do_not_take_keeps_the_other_path() -> None:
     for width, fused in ((32, True), (40, False)):
         model: Any = BertModel(BertConfig(hidden_size=width, **shape), add_pooling_layer=False)
         model.eval()
-        assert (fuse_training([SimpleNamespace(auto_model=model), Pooling(width)]) is not None) == fused
+        assert (fuse_training([SimpleNamespace(auto_model=model)]) is not None) == fused
+
+
+def test_weights_that_are_not_float32_keep_the_other_path(tiny: Callable[[], SentenceTransformer]) -> None:
+    model = tiny().eval()
+    assert fuse_training(list(model)) is not None
+    assert fuse_training(list(model.bfloat16())) is None
+
+
+def test_a_padding_in_a_text_teaches_its_own_vector_nothing(tiny: Callable[[], SentenceTransformer]) -> None:
+    import torch
+
+    model = tiny().eval()
+    embedder = Embedder(model, ("", ""), max_length=32, precision="bf16")
+    (part,) = embedder.passes(["word1 [PAD] word2"], [])
+    assert 0 in part.tokens[0]
+    torch.autograd.backward(embedder.forward(part).sum())
+    weights = model[0].auto_model.embeddings.word_embeddings.weight
+    assert weights.grad[0].norm() == 0
+    assert weights.grad.norm() > 0
 
 
 def test_a_changed_weight_is_packed_again(tiny: Callable[[], SentenceTransformer]) -> None:

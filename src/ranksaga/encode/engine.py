@@ -127,7 +127,7 @@ class Engine:
             here = self.model.device.type == "cpu"
             if here:
                 keep_memory()
-            fusible = here and self.model.tokenizer.padding_side == "right" and self._precision == "bf16"
+            fusible = here and self._precision == "bf16"
             self._transformer = (fuse(list(self.model)) if fusible else None) or self._in_precision(first)
         return self._transformer
 

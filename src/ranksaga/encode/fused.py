@@ -19,7 +19,7 @@ from ranksaga.kernels.compiled import Kernels, compiled_kernels
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FusedTransformer", "fuse", "pack"]
+__all__ = ["FusedTransformer", "fuse", "pack", "position_pad"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,7 @@ class FusedTransformer:
         config, kind = model.config, torch.bfloat16
         self._kernels = kernels
         self._heads = config.num_attention_heads
-        # RoBERTa counts positions from behind its padding index.
-        self._first = config.pad_token_id + 1 if config.model_type != "bert" else 0
+        self._pad = position_pad(config)
         table = model.embeddings
         self._words = table.word_embeddings.weight.detach().to(kind)
         # Rounded before they are added: weights that came here in bf16 give the same sum.
@@ -92,7 +91,7 @@ class FusedTransformer:
         from torch.nn import functional
 
         states = functional.embedding(texts.ids, self._words)
-        states = self._norm(states + self._places[texts.places + self._first], self._kernels)
+        states = self._norm(states + self._places[texts.positions(self._pad)], self._kernels)
         states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
         product = torch.ops.mkldnn._linear_pointwise
         for layer in self._layers:
@@ -104,10 +103,16 @@ class FusedTransformer:
         return states
 
 
+def position_pad(config: Any) -> int | None:
+    """What :meth:`Packed.positions` is asked with."""
+    return config.pad_token_id if config.model_type != "bert" else None
+
+
 def fuse(modules: Sequence[Any]) -> FusedTransformer | None:
     """The fused form of the ``Transformer`` that a sentence-transformers model begins with.
 
-    ``None`` where it has none, or where something else than a ``Pooling``, which takes packed texts, follows.
+    ``None`` where it has none, where something else than a ``Pooling``, which takes packed texts, follows, or where the
+    tokenizer pads on the left or makes no token at all of an empty text.
     """
     import torch
     from sentence_transformers.sentence_transformer.modules import Pooling
@@ -115,7 +120,9 @@ def fuse(modules: Sequence[Any]) -> FusedTransformer | None:
     transformer, following = modules[0], modules[1:2]
     model = getattr(transformer, "auto_model", None)
     config = getattr(model, "config", None)
-    if config is None or config.model_type not in KINDS or config.hidden_act != "gelu":
+    if config is None or config.model_type not in KINDS or config.hidden_act != "gelu" or config.is_decoder:
+        return None
+    if transformer.tokenizer.padding_side != "right" or not transformer.tokenizer("")["input_ids"]:
         return None
     if [type(one) for one in following] != [Pooling]:
         return None
@@ -125,7 +132,7 @@ def fuse(modules: Sequence[Any]) -> FusedTransformer | None:
     try:
         with torch.inference_mode():
             fused = FusedTransformer(model, kernels)
-            if _agrees(fused, model):
+            if _agrees(fused, transformer):
                 return fused
     except (AttributeError, RuntimeError, TypeError) as error:
         # Variants of these models exist under the same name, and the kernels are torch's own affair.
@@ -133,17 +140,17 @@ def fuse(modules: Sequence[Any]) -> FusedTransformer | None:
     return None
 
 
-def _agrees(fused: FusedTransformer, model: Any) -> bool:
-    """Whether both forms give the same token vectors, in the real model's precision."""
+def _agrees(fused: FusedTransformer, transformer: Any) -> bool:
+    """Whether both forms give the pooling the same token vectors, in the real model's precision."""
     import torch
     from torch.nn.functional import cosine_similarity
 
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(5, model.config.vocab_size, (2, 16), generator=generator)
+    config, generator = transformer.auto_model.config, torch.Generator().manual_seed(0)
+    ids = torch.randint(5, config.vocab_size, (2, 16), generator=generator)
     mask = torch.ones_like(ids)
     mask[1, 11:] = 0
-    ids[1, 11:] = model.config.pad_token_id or 0
-    expected = model(input_ids=ids, attention_mask=mask).last_hidden_state[mask == 1].float()
+    ids[1, 11:] = config.pad_token_id or 0
+    expected = transformer({"input_ids": ids, "attention_mask": mask})["token_embeddings"][mask == 1].float()
     found = fused(Packed.of([ids[0], ids[1, :11]]))[: len(expected)].float()
     return bool(cosine_similarity(found, expected, dim=-1).min() > CLOSE)
 

@@ -40,6 +40,21 @@ class Packed:
         places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         return cls(*(torch.from_numpy(one) for one in (np.concatenate(rows), offsets, places)))
 
+    def positions(self, pad: int | None) -> torch.Tensor:
+        """(t,) int64, what a model's table of positions is asked for.
+
+        BERT counts from 0; RoBERTa, where ``pad`` is its padding index, from behind that, and passes over paddings
+        that stand in a text itself.
+        """
+        import torch
+
+        if pad is None:
+            return self.places
+        real = self.ids != pad
+        counted = real.cumsum(0)
+        before = torch.cat([counted.new_zeros(1), counted])[self.offsets[:-1]]
+        return (counted - before.repeat_interleave(self.offsets.diff())) * real + pad
+
     def features(self, states: torch.Tensor) -> dict[str, Any]:
         """Token vectors (t or more, d) as sentence-transformers' ``Pooling`` takes them, float32."""
         return {"token_embeddings": states[None, : len(self.ids)].float(), "cu_seq_lens_q": self.offsets}

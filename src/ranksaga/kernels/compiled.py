@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.machinery
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,21 @@ __all__ = ["BLOCK", "Candidates", "Kernels", "compiled_kernels"]
 logger = logging.getLogger(__name__)
 
 KINDS = {1: "AVX-512 BF16", 2: "AMX"}
+# What each function of the C files takes: numbers (i, d: int64, double) and arrays of bf16 (b), float32 (f), int64 (l)
+# or int32 (w).
+ARGUMENTS = {
+    "attention_forward": "ibliiibf",
+    "attention_backward": "ibliiibfbb",
+    "linear_backward": "ibbffiii",
+    "gelu": "bbbi",
+    "norm_forward": "bffdbfii",
+    "norm_backward": "bffbbfii",
+    "lengths": "fiif",
+    "scan": "ifiibfliiiwfw",
+    "rescore": "fiifiiwwf",
+}
+NUMBERS: Mapping[str, Any] = {"i": ctypes.c_int64, "d": ctypes.c_double}
+ARRAYS = {"b": "bfloat16", "f": "float32", "l": "int64", "w": "int32"}
 BLOCK = 32  # rows and columns of the smallest product, as in ``products.h``
 
 
@@ -44,7 +60,10 @@ class Candidates:
 
 
 class Kernels:
-    """The compiled kernels. Tensors and arrays are contiguous and on the CPU; ``ValueError`` where they are not.
+    """The compiled kernels.
+
+    Tensors and arrays are contiguous, on the CPU and of the types and sizes that a method names; ``ValueError`` where
+    they are not.
 
     Attributes:
         name: the instructions they use.
@@ -93,6 +112,7 @@ class Kernels:
         """
         import torch
 
+        _expect(len(gradient) == len(states), f"{len(gradient)} rows of gradients for {len(states)} of states")
         sizes = (*_in_blocks(gradient).shape, _in_blocks(states).shape[1])
         weights = torch.empty(sizes[1:])
         bias = weights.new_empty(len(weights))
@@ -107,6 +127,7 @@ class Kernels:
 
     def gelu_backward(self, states: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """Gradient of ``states``, bf16."""
+        _expect(gradient.shape == states.shape, f"a gradient {tuple(gradient.shape)} for {tuple(states.shape)}")
         found = states.new_empty(states.shape)
         self._call("gelu", states, gradient, found, states.numel())
         return found
@@ -126,6 +147,7 @@ class Kernels:
             tiny: added to the variance.
             moments: (t, 2) float32, where given, is filled with what the backward pass needs.
         """
+        _expect(weight.shape == bias.shape == states.shape[1:], f"{len(weight)} weights for {tuple(states.shape)}")
         found = states.new_empty(states.shape)
         self._call("norm_forward", states, weight, bias, tiny, found, moments, *states.shape)
         return found
@@ -134,6 +156,7 @@ class Kernels:
         self, states: torch.Tensor, weight: torch.Tensor, moments: torch.Tensor, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of ``states`` (t, d) bf16, and of weight and bias (2, d) float32."""
+        _expect(gradient.shape == states.shape, f"a gradient {tuple(gradient.shape)} for {tuple(states.shape)}")
         found, both = states.new_empty(states.shape), weight.new_empty(2, len(weight))
         self._call("norm_backward", states, weight, moments, gradient, found, both, *states.shape)
         return found, both
@@ -181,12 +204,20 @@ class Kernels:
     def _attend(
         self, function: str, threes: torch.Tensor, offsets: torch.Tensor, heads: int, *rest: torch.Tensor | None
     ) -> None:
-        texts, depth = len(offsets) - 1, threes.shape[1] // 3 // heads
+        texts, (rows, width) = len(offsets) - 1, threes.shape
+        _expect(width % (3 * heads) == 0, f"{heads} heads for a width of {width}: three times the heads must divide it")
+        _expect(int(offsets[-1]) <= rows, f"texts of {int(offsets[-1])} tokens in {rows} rows")
+        depth = width // 3 // heads
         self._call(function, self._kind, threes, offsets, texts, heads, depth, *rest)
 
     def _call(self, function: str, *values: torch.Tensor | NDArray[Any] | float | None) -> None:
-        if getattr(self._library, function)(*map(_as_c, values)):
+        if getattr(self._library, function)(*(_as_c(*one) for one in zip(ARGUMENTS[function], values, strict=True))):
             raise MemoryError(f"no memory for {function}")
+
+
+def _expect(right: bool, found: str) -> None:
+    if not right:
+        raise ValueError(f"the kernels were given {found}")
 
 
 def _in_blocks(matrix: torch.Tensor) -> torch.Tensor:
@@ -195,13 +226,13 @@ def _in_blocks(matrix: torch.Tensor) -> torch.Tensor:
     return matrix
 
 
-def _as_c(value: torch.Tensor | NDArray[Any] | float | None) -> Any:
+def _as_c(kind: str, value: torch.Tensor | NDArray[Any] | float | None) -> Any:
     if value is None:
         return ctypes.c_void_p()
-    if isinstance(value, (int, np.integer)):
-        return ctypes.c_int64(value)
-    if isinstance(value, float):
-        return ctypes.c_double(value)
+    if isinstance(value, (int, float, np.integer)):
+        return NUMBERS[kind](value)
+    if (found := str(value.dtype).removeprefix("torch.")) != ARRAYS[kind]:
+        raise ValueError(f"the kernels read {ARRAYS[kind]} here, not {found}")
     if isinstance(value, np.ndarray):
         if not value.flags.c_contiguous:
             raise ValueError(f"the kernels read contiguous arrays, not {value.strides}")

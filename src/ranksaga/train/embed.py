@@ -99,7 +99,7 @@ class Embedder:
         self._ranks = ranks
         self._normalise = model.similarity_fn_name != "dot"
         self._tokens: dict[str, NDArray[np.int32]] = {}
-        fusible = precision == "bf16" and model.device.type == "cpu" and model.tokenizer.padding_side == "right"
+        fusible = precision == "bf16" and model.device.type == "cpu"
         query, document = (tower[0] for tower in self._towers)
         self._flops = (ForwardFlops(query), ForwardFlops(document))
         fused = [fuse_training(list(tower)) if fusible else None for tower in dict.fromkeys(self._towers)]

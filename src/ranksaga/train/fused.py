@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.fused import STEP, fuse, pack
+from ranksaga.encode.fused import STEP, fuse, pack, position_pad
 from ranksaga.encode.layout import Packed
 from ranksaga.kernels.compiled import BLOCK, Kernels, compiled_kernels
 
@@ -58,7 +58,7 @@ class FusedTraining:
     def __init__(self, model: Any, kernels: Kernels) -> None:
         self._model = model
         self._kernels = kernels
-        self._first = model.config.pad_token_id + 1 if model.config.model_type != "bert" else 0
+        self._pad = position_pad(model.config)
         self._versions: tuple[int, ...] = ()
         self._products: list[tuple[Product, ...]] = []
 
@@ -68,7 +68,7 @@ class FusedTraining:
         from torch.nn import functional
 
         self._refresh()
-        states = self._embedded(texts.ids, texts.places + self._first).to(torch.bfloat16)
+        states = self._embedded(texts).to(torch.bfloat16)
         states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
         heads, kernels, functions = self._model.config.num_attention_heads, self._kernels, _functions()
         for layer, (inward, outward, up, down) in zip(self._model.encoder.layer, self._products, strict=True):
@@ -82,12 +82,10 @@ class FusedTraining:
         found: torch.Tensor = _functions().norm.apply(states, module.weight, module.bias, module.eps, self._kernels)
         return found
 
-    def _embedded(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    def _embedded(self, texts: Packed) -> torch.Tensor:
         """Normed sums (t, d) of the embeddings of tokens and their places."""
-        from torch.nn.functional import embedding
-
         table = self._model.embeddings
-        states = embedding(ids, table.word_embeddings.weight) + embedding(places, table.position_embeddings.weight)
+        states = table.word_embeddings(texts.ids) + table.position_embeddings(texts.positions(self._pad))
         found: torch.Tensor = table.LayerNorm(states + table.token_type_embeddings.weight[0])
         return found
 
@@ -110,12 +108,19 @@ class FusedTraining:
 
 
 def fuse_training(modules: Sequence[Any]) -> FusedTraining | None:
-    """The fused form of the ``Transformer`` that a model begins with, or ``None`` where it has none, as in ``fuse``."""
+    """The fused form of the ``Transformer`` that a model begins with.
+
+    ``None`` where ``fuse`` has none, for widths that the kernels do not take, and for weights that are not float32.
+    """
+    import torch
+
     kernels = compiled_kernels()
     if kernels is None or fuse(modules) is None:
         return None
     model = modules[0].auto_model
     if model.config.hidden_size % BLOCK or model.config.intermediate_size % BLOCK:
+        return None
+    if any(one.dtype != torch.float32 for one in model.parameters()):
         return None
     return FusedTraining(model, kernels)
 
