@@ -121,7 +121,7 @@ def test_other_types_and_sizes_are_refused() -> None:
             (r"a gradient \(32, 32\)", lambda k: k.gelu_backward(half(32, 64), half(32, 32))),
             ("float32 here, not bfloat16", lambda k: k.norm(half(32, 64), half(64), half(64), 1e-9)),
             ("64 weights for", lambda k: k.norm(half(32, 96), ones, ones, 1e-9)),
-            ("float32 here, not float64", lambda k: k.lengths(np.zeros((2, 32)))),
+            ("float32 here, not float64", lambda k: k.lengths(np.zeros((2, 32)))),  # type: ignore[arg-type]
         ]
         for message, call in wrong:
             with pytest.raises(ValueError, match=message):
