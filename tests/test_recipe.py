@@ -65,6 +65,11 @@ def test_a_dumped_recipe_loads_to_the_same(tmp_path: Path) -> None:
         ),
         ("datasets: [scifact]\ntraining:\n  best:\n    epochs: 0\n", ":4: training.best.epochs:"),
         ("datasets: [scifact]\ntraining: {bset: {}}\n", "did you mean 'best'"),
+        (
+            "datasets: [scifact]\ntraining: {best: {distillation: {pseudo_querys: 3}}}\n",
+            "unknown key 'training.best.distillation.pseudo_querys'; did you mean 'pseudo_queries'",
+        ),
+        ("datasets: [scifact]\ntraining: {best: {documents: {weight: 1}}}\n", "did you mean 'weights'"),
         ("datasets: [scifact]\ntraining: 5\n", "expected a mapping"),
         ("datasets: [scifact]\npresets: [v3]\n", ":2: presets.0:"),
         ("datasets: [scifact]\npresets: [v1, v1]\n", "v1 is named twice"),
@@ -94,3 +99,15 @@ def test_a_missing_recipe_and_a_broken_override(tmp_path: Path) -> None:
         load_recipe(None, ["seed"], environment={})
     with pytest.raises(RecipeError, match="holds a value"):
         load_recipe(None, ["name.x=1"], environment={})
+
+
+def test_a_mistake_outside_of_the_file_names_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path, "datasets: [scifact]\nseed: 1\n")
+    for overrides, environment, said in (
+        ([], {"RANKSAGA_RECIPE_SEDE": "1"}, "environment variable RANKSAGA_RECIPE_SEDE: unknown key 'sede'"),
+        (["training.best.epoch=2"], {}, "--set training.best.epoch=2: unknown key 'training.best.epoch'"),
+        (["seed=-1"], {"RANKSAGA_RECIPE_SEED": "2"}, "--set seed=-1: seed:"),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(path, overrides, environment)
+        assert str(caught.value).startswith(said)

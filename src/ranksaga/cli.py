@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ranksaga import __version__
-from ranksaga.errors import RankSagaError, RegressionError, UsageError
+from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError
+
+if TYPE_CHECKING:
+    from ranksaga.data.dataset import Dataset
 
 __all__ = ["app", "main"]
 
+
+class Commands(TyperGroup):
+    """All commands. What stops one that a user can do something about is raised as an error of ours."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # typer itself would end without a word
+            raise Interrupted("interrupted; the same command continues from here") from None
+        except OSError as error:
+            if error.errno == errno.EPIPE or error.filename is None:
+                raise
+            raise UsageError(f"{error.filename}: {error.strerror or error}; mend that, or name another path") from None
+
+
 app = typer.Typer(
     name="ranksaga",
+    cls=Commands,
     help="Make an embedding model better at retrieval on every dataset it is given, and prove it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -111,7 +134,7 @@ def benchmark(
     dataset: Annotated[list[str], typer.Option("--dataset", "-d", help="Dataset; repeat for more.")],
     split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
     precision: Annotated[str, typer.Option(help="auto | fp32 | bf16 | fp16")] = "auto",
-    max_length: Annotated[int | None, typer.Option(help="Tokens per text; none: the model's own limit.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=8, help="Tokens per text; none: the model's own limit.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for MTEB-layout results and TREC runs.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -155,11 +178,18 @@ def report(
     """Make a finished run's report again from its files."""
     from ranksaga.backends.base import launch
     from ranksaga.recipe import load_recipe
+    from ranksaga.run.pipeline import is_finished
 
     source = run_folder / "recipe.yaml"
     if not source.is_file():
         raise UsageError(f"{run_folder}: no recipe.yaml there, so it is no run; name a folder that ranksaga run made")
-    outcome = launch(load_recipe(source, environment={}), run_folder, start="report")
+    recipe = load_recipe(source, environment={})
+    if not is_finished(recipe, run_folder):
+        raise UsageError(
+            f"{run_folder}: the run is not finished, or what it reads has changed since; "
+            f"go on with: ranksaga run {source} --out {run_folder.parent}"
+        )
+    outcome = launch(recipe, run_folder, start="report")
     typer.echo(json.dumps(outcome.as_json(), indent=2) if as_json else outcome.text())
 
 
@@ -249,6 +279,7 @@ def datasets_show(name: str, as_json: Json = False) -> None:
             for split, judged in dataset.qrels.items()
         },
         "fingerprint": dataset.fingerprint,
+        "example": _example(dataset),
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
@@ -257,8 +288,24 @@ def datasets_show(name: str, as_json: Json = False) -> None:
         if key == "splits":
             for split, counts in value.items():
                 typer.echo(f"{split:12s} " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        elif key == "example":
+            for part, text in value.items():
+                typer.echo(f"{part:12s} {text}")
         else:
             typer.echo(f"{key:12s} {value}")
+
+
+def _example(dataset: Dataset) -> dict[str, str]:
+    """The first query that has a relevant document, and that document, each by id and how its text begins."""
+    for judged in dataset.qrels.values():
+        if len(judged.positives):
+            query, document = int(judged.positives.queries[0]), int(judged.positives.documents[0])
+            texts = {
+                "query": (dataset.queries.ids[query], dataset.queries.texts[query]),
+                "relevant": (dataset.corpus.ids[document], dataset.corpus.documents[document]),
+            }
+            return {part: f"{name}: {shorten(text, 200)}" for part, (name, text) in texts.items()}
+    return {}
 
 
 @datasets_app.command("get")
@@ -317,6 +364,3 @@ def main() -> None:
     except RankSagaError as error:
         typer.echo(f"ranksaga: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("ranksaga: interrupted; the same command continues from here", err=True)
-        sys.exit(130)

@@ -6,6 +6,7 @@ __all__ = [
     "BackendError",
     "DataError",
     "DownloadError",
+    "Interrupted",
     "ModelError",
     "RankSagaError",
     "RecipeError",
@@ -19,7 +20,7 @@ class RankSagaError(Exception):
     """Base of every error that RankSaga raises on purpose.
 
     ``exit_code`` is the exit code of the command line: 1 failed, 2 wrong usage or
-    wrong input, 3 a regression where ``--fail-on-regression`` asked.
+    wrong input, 3 a regression where ``--fail-on-regression`` asked, 130 interrupted.
     """
 
     exit_code: int = 1
@@ -59,3 +60,9 @@ class RegressionError(RankSagaError):
     """A dataset got significantly worse and the caller asked to be told by the exit code."""
 
     exit_code = 3
+
+
+class Interrupted(RankSagaError):
+    """The user has pressed Ctrl-C."""
+
+    exit_code = 130

@@ -13,7 +13,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -327,26 +327,26 @@ def load_recipe(
     Raises:
         RecipeError: the file is missing or broken, a key is unknown, a value does not fit.
     """
-    lines: Mapping[tuple[str, ...], int] = {}
+    origins: dict[tuple[str, ...], str] = {}
     if path is None:
         values = copy.deepcopy(dict(_QUICKSTART))
     else:
-        values, lines = _read(path)
+        values, origins = _read(path)
         values.setdefault("name", path.stem)
     environment = os.environ if environment is None else environment
     for variable in sorted(environment):
         if variable.startswith(ENVIRONMENT_PREFIX):
             key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-            _set(values, key, environment[variable], f"environment variable {variable}")
+            _set(values, origins, key, environment[variable], f"environment variable {variable}")
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise RecipeError(f"--set {override}: expected KEY=VALUE, as in --set training.best.epochs=2")
-        _set(values, key.strip(), value, f"--set {override}")
+        _set(values, origins, key.strip(), value, f"--set {override}")
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(_explain(error, path, lines)) from None
+        raise RecipeError(_explain(error, str(path or "recipe"), origins)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -356,7 +356,8 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Mapping[tuple[str, ...], int]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """The values, and where each is written: file and line."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -376,7 +377,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Mapping[tuple[str, ...], int]]:
     if not isinstance(values, dict):
         found = "an empty file" if values is None else f"a {type(values).__name__}"
         raise RecipeError(f"{path}:1: expected keys and values (model: ..., datasets: [...]), found {found}")
-    return values, _lines(node)
+    return values, {place: f"{path}:{line}" for place, line in _lines(node).items()}
 
 
 def _lines(node: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
@@ -394,7 +395,7 @@ def _lines(node: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int
     return found
 
 
-def _set(values: dict[str, Any], key: str, text: str, source: str) -> None:
+def _set(values: dict[str, Any], origins: dict[tuple[str, ...], str], key: str, text: str, source: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -407,17 +408,28 @@ def _set(values: dict[str, Any], key: str, text: str, source: str) -> None:
             raise RecipeError(f"{source}: {parent} holds a value, so nothing can be set inside it")
         place = inner
     place[last] = value
+    origins[(*parents, last)] = source
 
 
-def _explain(error: ValidationError, path: Path | None, lines: Mapping[tuple[str, ...], int]) -> str:
+def _fields(place: tuple[str, ...]) -> Mapping[str, Any]:
+    """The settings that are known at a place of the recipe."""
+    fields: Mapping[str, Any] = Recipe.model_fields
+    if place[:1] == ("training",):
+        fields, place = Training.model_fields, place[2:]
+    for name in place:
+        kinds = get_args(fields[name].annotation) or (fields[name].annotation,)
+        fields = next(kind.model_fields for kind in kinds if hasattr(kind, "model_fields"))
+    return fields
+
+
+def _explain(error: ValidationError, recipe: str, origins: Mapping[tuple[str, ...], str]) -> str:
     """The first problem as one line: where, what was found, what to do."""
     first = error.errors()[0]
     place = tuple(str(part) for part in first["loc"])
-    line = next((lines[place[:depth]] for depth in range(len(place), 0, -1) if place[:depth] in lines), None)
-    where = f"{path or 'recipe'}{f':{line}' if line else ''}"
+    where = next((origins[place[:depth]] for depth in range(len(place), 0, -1) if place[:depth] in origins), recipe)
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
-        known = Training.model_fields if place[0] == "training" else Recipe.model_fields
+        known = _fields(place[:-1])
         near = difflib.get_close_matches(place[-1], known, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{where}: unknown key {key!r}; {hint}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ranksaga.data.download import dataset_cache, download
 from ranksaga.data.hub import is_hub_name
 from ranksaga.errors import DataError
 
-__all__ = ["Available", "available", "load", "locate"]
+__all__ = ["Available", "available", "load", "locate", "refuse_twins"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,23 @@ def load(name: str) -> Dataset:
     if path is None:
         path = download(name) if _is_downloadable(name) else _refuse(name)
     return read_beir(path, path.resolve().name if path == Path(name).expanduser() else name)
+
+
+def refuse_twins(datasets: Sequence[tuple[str, Dataset]]) -> None:
+    """Refuse two datasets of one name, which every table and file would mix up, and one that is given twice.
+
+    Args:
+        datasets: each with what the user calls it.
+
+    Raises:
+        DataError: as said.
+    """
+    for place, (name, dataset) in enumerate(datasets):
+        for other, earlier in datasets[:place]:
+            if dataset.fingerprint == earlier.fingerprint:
+                raise DataError(f"{other} and {name} are one dataset: the same texts and judgments; name it once")
+            if dataset.name == earlier.name:
+                raise DataError(f"{other} and {name} are both called {dataset.name!r}; give one folder another name")
 
 
 def locate(name: str) -> Path | None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ranksaga.data.dataset import Dataset
-from ranksaga.data.resolve import load
+from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.towers import in_two_towers
 from ranksaga.recipe import Recipe, Training
@@ -57,9 +57,17 @@ class Context:
 
     @cached_property
     def subjects(self) -> tuple[Subject, ...]:
-        """All datasets of the recipe, trained ones first."""
+        """All datasets of the recipe, trained ones first.
+
+        Raises:
+            DataError: one cannot be loaded or has no split ``test`` to be scored on, or two are the same.
+        """
         trained = [Subject(name, load(name), "trained") for name in self.recipe.datasets]
-        return (*trained, *(Subject(name, load(name), "guard") for name in self.recipe.guards))
+        subjects = (*trained, *(Subject(name, load(name), "guard") for name in self.recipe.guards))
+        for subject in subjects:
+            subject.dataset.split("test")
+        refuse_twins([(subject.name, subject.dataset) for subject in subjects])
+        return subjects
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -22,7 +22,9 @@ from ranksaga.run.stamp import stamp
 from ranksaga.run.store import Store
 from ranksaga.run.team import Team
 
-__all__ = ["Outcome", "finished", "run_recipe"]
+__all__ = ["Outcome", "finished", "is_finished", "run_recipe"]
+
+MARKER = Path("stages", "finished.json")
 
 
 @dataclass(frozen=True)
@@ -95,17 +97,19 @@ def run_recipe(
             folder / "run.json", {**result.record, "seconds": seconds, "table": result.table, "summary": result.summary}
         )
         # The marker comes last: a run without it is not finished.
-        write_json(folder / "stages" / "finished.json", state)
+        write_json(folder / MARKER, state)
     return Outcome(folder, stop or STAGES[-1], False, seconds, result.table, result.summary)
 
 
 def finished(recipe: Recipe, folder: Path) -> Outcome | None:
     """The outcome of a run that is complete and up to date; answered without loading data or torch."""
-    marker = folder / "stages" / "finished.json"
     files = ("run.json", "report.html", "comparison_report.md", "comparison_table.csv", "model/modules.json")
-    if not marker.is_file() or not all((folder / name).is_file() for name in files):
-        return None
-    if read_json(marker) != stamp(recipe):
+    if not all((folder / name).is_file() for name in files) or not is_finished(recipe, folder):
         return None
     record = read_json(folder / "run.json")
     return Outcome(folder, STAGES[-1], True, 0.0, record["table"], record["summary"])
+
+
+def is_finished(recipe: Recipe, folder: Path) -> bool:
+    """Whether the run came to its end, and nothing that it reads has changed since."""
+    return (folder / MARKER).is_file() and read_json(folder / MARKER) == stamp(recipe)

@@ -118,7 +118,8 @@ def _table(comparison: Comparison) -> str:
         mean = f"{one.mean_change_pct:+.1f}%" if one.mean_change_pct is not None else "-"
         best = f"{one.best.change_pct:+.1f}%" if one.best is not None and one.best.change_pct is not None else "-"
         worst = f"{one.worst.change_pct:+.1f}%" if one.worst is not None and one.worst.change_pct is not None else "-"
-        lines.append(f"{system}: {one.improved} of {one.datasets} improved, mean {mean}, best {best}, worst {worst}")
+        sure = f"{one.improved} of {one.datasets} improved ({one.confirmed} significantly)"
+        lines.append(f"{system}: {sure}, mean {mean}, best {best}, worst {worst}")
     lines.append("+ improved, ! regressed (paired randomization test, Holm over datasets, p < 0.05)")
     return "\n".join(lines)
 

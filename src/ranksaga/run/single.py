@@ -13,7 +13,7 @@ import numpy as np
 import ranksaga
 from ranksaga.compare.comparison import compare
 from ranksaga.data.dataset import Dataset
-from ranksaga.data.resolve import load
+from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.encode.cache import results_home
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.models import locate
@@ -45,7 +45,10 @@ def benchmark_model(
         RankSagaError: a dataset or the model cannot be used; nothing is measured then.
     """
     loaded = [load(name) for name in datasets]
+    refuse_twins(list(zip(datasets, loaded, strict=True)))
     judged = [dataset.split(split) for dataset in loaded]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is better known before the work
     kept = _Kept.of(model, [split, precision, max_length])
     if out is None and (known := kept.read(loaded)) is not None:
         return known
@@ -87,6 +90,7 @@ def compare_results(baseline: Path, candidate: Path) -> tuple[str, list[dict[str
             f"{baseline} and {candidate} share no dataset ({', '.join(before)} against {', '.join(after)}); "
             "benchmark both models on the same datasets"
         )
+    alone = sorted({*before, *after} - set(shared))
     comparison = compare([before[name] for name in shared], [after[name] for name in shared])
     rows: list[dict[str, Any]] = [
         {"dataset": row.dataset, "value": row.value, "change": row.change, "p_holm": row.p_holm, "verdict": row.verdict}
@@ -94,7 +98,10 @@ def compare_results(baseline: Path, candidate: Path) -> tuple[str, list[dict[str
         if row.metric == comparison.primary and row.system == "candidate"
     ]
     regressed = [str(row["dataset"]) for row in rows if row["verdict"] == "regressed"]
-    return markdown_table(results_table(comparison, comparison.primary)), rows, regressed
+    text = markdown_table(results_table(comparison, comparison.primary))
+    if alone:
+        text += f"\nnot compared, measured with one of the two only: {', '.join(alone)}"
+    return text, rows, regressed
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -157,7 +164,10 @@ def _read(folder: Path, system: str) -> Mapping[str, Evaluation]:
     files = sorted((folder / PER_QUERY).glob("*.json"))
     if not files:
         raise DataError(f"{folder}: no per_query/*.json there; make it with: ranksaga benchmark ... --out {folder}")
-    found = [replace(_evaluation(read_json(file)), system=system) for file in files]
+    try:
+        found = [replace(_evaluation(read_json(file)), system=system) for file in files]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: its per_query/*.json are broken ({error}); make them again") from None
     return {one.dataset: one for one in found}
 
 
