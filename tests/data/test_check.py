@@ -218,6 +218,11 @@ WARNINGS: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "empty-document",
         "corpus.jsonl:4: document 'd4' has no words; it cannot be found",
     ),
+    "spaces in an id": (
+        append("corpus.jsonl", '{"_id": "d 4", "title": "", "text": "words"}\n'),
+        "space-in-id",
+        "corpus.jsonl: ids such as 'd 4' hold spaces: other tools cannot read them in TREC files; avoid them",
+    ),
     "judged twice, alike": (
         append("qrels/test.tsv", "q1\td1\t1\n"),
         "duplicate-judgment",

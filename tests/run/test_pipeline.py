@@ -96,6 +96,13 @@ def test_the_shipped_model_loads_and_carries_its_prompts(finished: tuple[Path, O
     model = SentenceTransformer(str(finished[0] / "model"))
     assert model.prompts == {"query": "", "document": ""}
     assert model.encode(["x"]).shape == (1, 384)
+    # Whatever the process did before, a tokenizer is saved as the model was measured with it.
+    saved = list((finished[0] / "model").rglob("tokenizer.json"))
+    assert saved
+    for path in saved:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        assert written["truncation"]["max_length"] == model.max_seq_length
+        assert written["padding"] is None
 
 
 def test_documents_learn_from_queries_that_stand_still(finished: tuple[Path, Outcome]) -> None:

@@ -7,7 +7,7 @@ first error stop it. Both see the same problems because both run ``parse``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -150,6 +150,14 @@ def _new_id(file: _File, record: dict[str, Any], number: int, seen: dict[str, in
     return identifier
 
 
+def _check_spaces(file: _File, ids: Sequence[str]) -> None:
+    spaced = next((one for one in ids if one.split() != [one]), None)
+    if spaced is not None:
+        file.warning(
+            "space-in-id", f"ids such as {spaced!r} hold spaces: other tools cannot read them in TREC files; avoid them"
+        )
+
+
 def _check_unicode(file: _File, number: int, *texts: str) -> None:
     for text in texts:
         try:
@@ -180,6 +188,7 @@ def _parse_corpus(file: _File) -> Corpus:
         texts.append(text)
     if file.path.is_file() and not ids:
         file.error("empty-file", "there is no document; add one JSON object a line")
+    _check_spaces(file, ids)
     return Corpus(tuple(ids), tuple(titles), tuple(texts))
 
 
@@ -199,6 +208,7 @@ def _parse_queries(file: _File) -> Queries:
         texts.append(text)
     if file.path.is_file() and not ids:
         file.error("empty-file", "there is no query; add one JSON object a line")
+    _check_spaces(file, ids)
     return Queries(tuple(ids), tuple(texts))
 
 

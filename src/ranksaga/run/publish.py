@@ -10,6 +10,7 @@ from typing import Any
 from ranksaga.compare.comparison import compare
 from ranksaga.compare.results import Comparison
 from ranksaga.encode.encoder import Encoder
+from ranksaga.encode.towers import towers
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.files import atomic_dir, write_json
 from ranksaga.recipe import dump_recipe
@@ -214,6 +215,9 @@ def _write_model(measured: Measured, folder: Path) -> None:
     model = encoder.model
     model.prompts = {"query": prompts.query, "document": prompts.document}
     model.max_seq_length = encoder.spec.max_length
+    for tower in towers(model):
+        # A tokenizer is saved with what it was last asked for, which would depend on what this process has done before.
+        tower.tokenizer("", truncation=True, max_length=encoder.spec.max_length, padding=False)
     with atomic_dir(folder / "model") as target:
         model.save_pretrained(str(target), create_model_card=False)
         (target / "README.md").write_text(_card(measured), encoding="utf-8")
@@ -257,7 +261,7 @@ def _report_data(
         shipped=last if choice.weight > 0 else "baseline",
         shipped_reason=choice.reason,
         references=("bm25", "baseline_hybrid"),
-        promise=FIRST_STUDY,
+        promise=FIRST_STUDY if {"v1", "v2"} & set(context.recipe.presets) else None,
         selections=_selections(measured),
         leakage=measured.plan.findings,
         notes=_notes(measured, trained),
