@@ -49,7 +49,9 @@ def folder_with(target: Path, splits: tuple[str, ...], queries: int = 12) -> str
         ("",) * 20,
         tuple(" ".join([f"word{row}"] * (3 + row % 5)) for row in range(20)),
     )
-    asked = Queries(tuple(f"q{row}" for row in range(queries)), tuple(f"word{row}" for row in range(queries)))
+    asked = Queries(
+        tuple(f"{target.name}-{row}" for row in range(queries)), tuple(f"word{row}" for row in range(queries))
+    )
     parts = np.array_split(np.arange(queries), len(splits))
     judged = {
         split: Qrels.of([(int(row), int(row), 1) for row in part]) for split, part in zip(splits, parts, strict=True)

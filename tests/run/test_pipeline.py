@@ -64,6 +64,9 @@ def recipe(**changes: object) -> Recipe:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     folder = tmp_path_factory.mktemp("runs") / "small"
+    for left in ("rankings/gone.trec", "per_query/best/gone.json", "selection_gone.png"):  # by another recipe
+        (folder / left).parent.mkdir(parents=True, exist_ok=True)
+        (folder / left).write_text("", encoding="utf-8")
     return folder, run_recipe(recipe(), folder, Silent())
 
 
@@ -81,6 +84,7 @@ def test_all_files_of_a_run_are_there(finished: tuple[Path, Outcome]) -> None:
     ):
         assert (folder / name).is_file(), name
     assert len(list((folder / "rankings").glob("*.trec"))) == 12  # 4 systems on 3 datasets
+    assert not list(folder.rglob("*gone*")), "what another recipe left cannot be told from what is new"
     assert "report.html" in outcome.text()
     with (folder / "comparison_table.csv").open(encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row["metric"] == "ndcg_at_10"]

@@ -84,6 +84,7 @@ def run_recipe(
     for stage in STAGES[STAGES.index(start) :] if start else ():
         shutil.rmtree(folder / "stages" / stage, ignore_errors=True)
     state = stamp(recipe)
+    (folder / MARKER).unlink(missing_ok=True)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     context = Context(recipe, Store(folder, on_start=voice.stage, price=price), voice, team)
     from ranksaga.run.flow import execute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ def publish(
     comparison = _compare(measured)
     result = Result(_table(comparison), _summary(comparison), _record(measured, trained))
     if with_report:
+        _clear(folder)
         _write_results(measured, folder)
         _write_model(measured, folder)
         data = _report_data(measured, trained, comparison, result)
@@ -169,6 +171,14 @@ def _record(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> d
         "timings": [asdict(timing) for timing in context.store.timings],
         "spent": ledger_json(context.store),
     }
+
+
+def _clear(folder: Path) -> None:
+    """Remove what another recipe may have left: nobody could tell its files from those that are written now."""
+    for name in (PER_QUERY, "rankings", "results"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for chart in folder.glob("selection_*.png"):
+        chart.unlink()
 
 
 def _write_results(measured: Measured, folder: Path) -> None:
