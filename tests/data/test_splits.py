@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
-from ranksaga.data.splits import group_near_copies, split_guard, split_trained
+from ranksaga.data.splits import NearCopies, find_near_copies, split_guard, split_trained
 from ranksaga.errors import DataError
 
 
@@ -25,8 +28,19 @@ def dataset(**splits: list[int]) -> Dataset:
     )
 
 
-def alone(one: Dataset) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    return np.arange(len(one.queries), dtype=np.int32)
+def alone(one: Dataset) -> NearCopies:
+    return NearCopies(np.arange(len(one.queries), dtype=np.int32), np.empty((0, 2), dtype=np.int32))
+
+
+def with_texts(texts: list[str], **splits: list[int]) -> Dataset:
+    """The dataset of :func:`dataset` with texts of its own."""
+    one = dataset(**splits)
+    return replace(one, queries=replace(one.queries, texts=tuple(texts)))
+
+
+def unlike(number: int) -> str:
+    """A text that is no near-copy of another number's."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def test_train_trains_dev_selects_test_scores() -> None:
@@ -39,8 +53,11 @@ def test_train_trains_dev_selects_test_scores() -> None:
 
 def test_a_training_query_beside_its_copy_in_dev_does_not_train() -> None:
     one = dataset(train=[0, 1, 2], dev=[3, 4], test=[5])
-    groups = group_near_copies(6, [(1, 3)])
-    assert split_trained(one, groups, folds=3, seed=0).shipped.train.query_rows.tolist() == [0, 2]
+    pairs = np.array([[1, 3]], dtype=np.int32)
+    assert split_trained(one, replace(alone(one), pairs=pairs), folds=3, seed=0).shipped.train.query_rows.tolist() == [
+        0,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
@@ -66,10 +83,11 @@ def test_a_guard_never_trains_and_a_third_of_it_watches() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_near_copies_of_a_guard_are_on_one_side(seed: int) -> None:
-    one = dataset(test=list(range(30)))
-    groups = group_near_copies(30, [(row, row + 15) for row in range(15)])
-    part = split_guard(one, groups, seed=seed).shipped
-    assert not np.isin(groups[part.scored.query_rows], groups[part.dev.query_rows]).any()
+    one = with_texts([unlike(row % 15) for row in range(30)], test=list(range(30)))
+    copies = find_near_copies(one, np.arange(30, dtype=np.int32), folds=3)
+    part = split_guard(one, copies, seed=seed).shipped
+    assert not copies.of(part.scored.query_rows, part.dev.query_rows).any()
+    assert len(part.scored.query_rows) + len(part.dev.query_rows) == 30
 
 
 def test_a_query_of_two_splits_is_only_scored() -> None:
@@ -100,31 +118,49 @@ def test_a_small_set_both_trains_and_selects(count: int, seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    count=st.integers(6, 60),
-    pairs=st.lists(st.tuples(st.integers(0, 59), st.integers(0, 59)), max_size=8),
+    texts=st.lists(st.integers(0, 20), min_size=6, max_size=60),
     folds=st.integers(2, 3),
     seed=st.integers(0, 5),
 )
 def test_cross_fitting_scores_each_query_once_by_a_model_that_saw_no_copy(
-    count: int, pairs: list[tuple[int, int]], folds: int, seed: int
+    texts: list[int], folds: int, seed: int
 ) -> None:
-    one = dataset(test=list(range(count)))
-    groups = group_near_copies(count, [(a % count, b % count) for a, b in pairs])
-    if len(np.unique(groups)) < folds:
+    one = with_texts([unlike(number) for number in texts], test=list(range(len(texts))))
+    copies = find_near_copies(one, np.arange(len(texts), dtype=np.int32), folds=folds)
+    if len(np.unique(copies.groups)) < folds:
         with pytest.raises(DataError, match="folds"):
-            split_trained(one, groups, folds=folds, seed=seed)
+            split_trained(one, copies, folds=folds, seed=seed)
         return
-    split = split_trained(one, groups, folds=folds, seed=seed)
+    split = split_trained(one, copies, folds=folds, seed=seed)
     scored = np.concatenate([fold.scored.query_rows for fold in split.folds])
-    assert sorted(scored.tolist()) == list(range(count))
-    assert split.scored.query_rows.tolist() == list(range(count))
+    assert sorted(scored.tolist()) == list(range(len(texts)))
+    assert split.scored.query_rows.tolist() == list(range(len(texts)))
+    numbers = np.array(texts)
     for fold in split.folds:
-        near = groups[fold.scored.query_rows]
         for part in (fold.train, fold.dev):
-            assert not np.isin(groups[part.query_rows], near).any()
-        assert not np.isin(groups[fold.dev.query_rows], groups[fold.train.query_rows]).any()
-    assert split.shipped.train.query_rows.tolist() == list(range(count))
+            assert not set(numbers[part.query_rows]) & set(numbers[fold.scored.query_rows])
+        assert not set(numbers[fold.dev.query_rows]) & set(numbers[fold.train.query_rows])
+    assert split.shipped.train.query_rows.tolist() == list(range(len(texts)))
     assert len(split.shipped.scored) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_chain_of_near_copies_does_not_swallow_the_dataset(seed: int) -> None:
+    # Each text is a near-copy of the next one, the first and the last have nothing in common.
+    letters = "".join(unlike(number) for number in range(8))
+    one = with_texts([letters[3 * row : 3 * row + 40] for row in range(120)], test=list(range(120)))
+    copies = find_near_copies(one, np.arange(120, dtype=np.int32), folds=3)
+    assert len(copies.pairs) >= 119
+    assert np.unique(copies.groups, return_counts=True)[1].max() <= 8  # a fifth of a fold's 40
+    split = split_trained(one, copies, folds=3, seed=seed)
+    sizes = [len(fold.scored.query_rows) for fold in split.folds]
+    assert max(sizes) <= 1.2 * min(sizes)
+    for fold in split.folds:
+        assert not copies.of(fold.train.query_rows, fold.scored.query_rows).any()
+        assert not copies.of(fold.dev.query_rows, fold.scored.query_rows).any()
+        assert not copies.of(fold.train.query_rows, fold.dev.query_rows).any()
+        assert len(fold.train.query_rows)
+        assert len(fold.dev.query_rows)
 
 
 def test_the_order_of_the_file_changes_nothing() -> None:
@@ -140,8 +176,13 @@ def test_the_order_of_the_file_changes_nothing() -> None:
         }
 
 
-def test_groups_join_through_others() -> None:
-    assert group_near_copies(5, [(0, 1), (3, 1), (4, 4)]).tolist() == [0, 0, 2, 0, 4]
+def test_groups_join_through_others_closest_first() -> None:
+    texts = ["sort a list of tuples", "boundary layer", "sort a list of tuple", "sort a list of tuples!", "heat"]
+    one = with_texts(texts, test=list(range(5)))
+    copies = find_near_copies(one, np.arange(5, dtype=np.int32), folds=1)
+    assert copies.groups.tolist() == [0, 1, 2, 0, 4]  # a fifth of five queries, but two at least: the equal ones
+    assert sorted(map(tuple, copies.pairs.tolist())) == [(0, 2), (0, 3), (2, 3)]
+    assert copies.of(np.array([1, 2], dtype=np.int32), np.array([0], dtype=np.int32)).tolist() == [False, True]
 
 
 def test_without_a_test_split_nothing_can_be_scored() -> None:

@@ -20,11 +20,12 @@ from ranksaga.recipe import Distillation, Recipe, Training
 from ranksaga.run.context import Context
 from ranksaga.run.estimate import Card, Estimate, Here, Line, estimate
 from ranksaga.run.gpus import Gpu
+from ranksaga.run.plan import draw_plan
 from ranksaga.run.probe import Pace, Range, Steps, _of_step, _pace_of, range_of, sample_steps, sources_like
 from ranksaga.run.store import Store
 from ranksaga.run.tokens import Shape, TokenCounter, shape_of
 from ranksaga.run.voice import Silent
-from ranksaga.run.workload import Load, courses, unaudited_plan, workload
+from ranksaga.run.workload import Load, courses, workload
 from ranksaga.train.embed import Pass
 
 HELPERS = Path(__file__).parents[1] / "train" / "tiny_training.py"
@@ -42,15 +43,16 @@ def encoder(model: Path) -> Encoder:
     return load_encoder(str(model), precision="fp32", query_prompt="query : ")
 
 
-def folder_with(target: Path, splits: tuple[str, ...], queries: int = 12) -> str:
-    """A dataset of 20 documents ("word1 word1 ...", 3 to 7 words) and queries of a word; query i answers document i."""
+def folder_with(target: Path, splits: tuple[str, ...], first: int, queries: int = 12) -> str:
+    """A dataset of 20 documents ("word1 word1 ...", 3 to 7 words) and queries of a word; query i answers document i.
+    ``first`` is the number of the first word: datasets with words in common would leak."""
     corpus = Corpus(
         tuple(f"d{row}" for row in range(20)),
         ("",) * 20,
-        tuple(" ".join([f"word{row}"] * (3 + row % 5)) for row in range(20)),
+        tuple(" ".join([f"word{first + row}"] * (3 + row % 5)) for row in range(20)),
     )
     asked = Queries(
-        tuple(f"{target.name}-{row}" for row in range(queries)), tuple(f"word{row}" for row in range(queries))
+        tuple(f"{target.name}-{row}" for row in range(queries)), tuple(f"word{first + row}" for row in range(queries))
     )
     parts = np.array_split(np.arange(queries), len(splits))
     judged = {
@@ -67,10 +69,10 @@ def recipe(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         {
             "model": str(model),
             "datasets": [
-                folder_with(folder / "full", ("train", "dev", "test")),
-                folder_with(folder / "only", ("test",)),
+                folder_with(folder / "full", ("train", "dev", "test"), 0),
+                folder_with(folder / "only", ("test",), 20),
             ],
-            "guards": [folder_with(folder / "guard", ("test",))],
+            "guards": [folder_with(folder / "guard", ("test",), 40)],
             "presets": ["v1", "v2", "best"],
             "precision": "fp32",
             "folds": 2,
@@ -119,7 +121,7 @@ def test_flop_of_a_forward_pass_by_hand(encoder: Encoder) -> None:
 
 
 def test_trainings_are_those_of_the_run(context: Context) -> None:
-    found = [(course.name, course.views, len(course.training)) for course in courses(context, unaudited_plan(context))]
+    found = [(course.name, course.views, len(course.training)) for course in courses(context, draw_plan(context)[0])]
     assert found == [
         ("v1", ("shipped",), 1),
         ("v2", ("shipped",), 2),
@@ -132,7 +134,7 @@ def test_trainings_are_those_of_the_run(context: Context) -> None:
 
 def test_the_baseline_reads_every_document_and_judged_query(context: Context) -> None:
     counter, shape = TokenCounter(context.encoder), shape_of(context.encoder)
-    works = workload(context, unaudited_plan(context), counter, shape)
+    works = workload(context, draw_plan(context)[0], counter, shape)
     lines = [work for work in works if work.stage == "baseline"]
     # 20 documents of 3 to 7 words and 12 queries of one word, each with [CLS] and [SEP].
     assert [(work.low.tokens, work.high.tokens) for work in lines] == [(20 * 5 + 2 * 20 + 12 * 3,) * 2] * 3
@@ -140,7 +142,7 @@ def test_the_baseline_reads_every_document_and_judged_query(context: Context) ->
 
 
 def test_documents_are_read_again_where_they_may_change(context: Context) -> None:
-    works = workload(context, unaudited_plan(context), TokenCounter(context.encoder), shape_of(context.encoder))
+    works = workload(context, draw_plan(context)[0], TokenCounter(context.encoder), shape_of(context.encoder))
     optimized = {(work.preset, work.what.split("/")[-1]): work for work in works if work.stage == "optimized"}
     # 4 test queries and 4 dev queries, 3 tokens each; v2 reads the 140 tokens of the corpus too, best perhaps.
     once = optimized["best", "full, 1 model"]
@@ -158,7 +160,7 @@ def test_documents_are_read_again_where_they_may_change(context: Context) -> Non
 
 
 def test_steps_and_tokens_are_those_of_the_real_batches(context: Context) -> None:
-    plan, counter, shape = unaudited_plan(context), TokenCounter(context.encoder), shape_of(context.encoder)
+    plan, counter, shape = draw_plan(context)[0], TokenCounter(context.encoder), shape_of(context.encoder)
     v1 = courses(context, plan)[0]
     steps = sample_steps(context, v1, sources_like(context, v1), counter, shape)
     # 4 training pairs, 2 a batch, 3 epochs; documents of 3, 4, 5 and 6 words, queries of one.
@@ -171,7 +173,7 @@ def test_steps_and_tokens_are_those_of_the_real_batches(context: Context) -> Non
 def test_a_distillation_is_counted_without_encoding_a_corpus(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Encoder, "encode_documents", lambda *_: pytest.fail("a corpus was encoded"))
     monkeypatch.setattr(Encoder, "encode_queries", lambda *_: pytest.fail("queries were encoded"))
-    best, documents = courses(context, unaudited_plan(context))[-2:]
+    best, documents = courses(context, draw_plan(context)[0])[-2:]
     sources = sources_like(context, best)
     steps = sample_steps(context, best, sources, TokenCounter(context.encoder), shape_of(context.encoder))
     each = [round(max(1.0, len(one.pseudo) / 4)) for one in sources]

@@ -15,7 +15,6 @@ from ranksaga.encode.towers import query_tower_state
 from ranksaga.recipe import PRESETS, Recipe
 from ranksaga.run.context import Context
 from ranksaga.run.learn import trials
-from ranksaga.run.measure import baseline
 from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.plan import make_plan
 from ranksaga.run.store import Store
@@ -178,8 +177,7 @@ def test_a_lost_marker_is_work_that_is_done_again(finished: tuple[Path, Outcome]
 
 def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: Path) -> None:
     context = Context(recipe(), Store(tmp_path), Silent())
-    bases = {subject.name: baseline(context, subject) for subject in context.subjects}
-    plan = make_plan(context, bases)
+    plan = make_plan(context)
     assert [view.name for view in plan.views] == ["shipped", "fold-1", "fold-2"]
     for subject in context.subjects:
         scored = []

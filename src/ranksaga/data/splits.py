@@ -3,7 +3,8 @@
 ``test`` is scored and never trains. ``train`` trains. ``dev`` selects. Without ``train``, ``dev`` trains
 less a part held out for selection; without ``dev``, a part of ``train`` is held out. A dataset with
 ``test`` only is cross-fitted: its queries are cut into folds, and each fold is scored by a model that
-trained on the others. Near-copies of a query always share its side.
+trained on the others. Near-copies of a query share its side; where a dataset has so many of them that they cannot (see
+:func:`find_near_copies`), those on the other side neither train nor select.
 
 Every choice is a hash of (seed, query id), so the order of a file changes nothing.
 """
@@ -18,15 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset, Qrels
+from ranksaga.data.leakage import near_copies
 from ranksaga.errors import DataError
 
-__all__ = ["Part", "Split", "group_near_copies", "split_guard", "split_trained", "union"]
+__all__ = ["NearCopies", "Part", "Split", "find_near_copies", "split_guard", "split_trained", "union"]
 
 # A held-out dev part is a fifth of the queries, more where that is few to choose by, half at most.
 HELD_OUT = 0.2
 DEV_QUERIES = 250
 MOST_HELD_OUT = 0.5
 GUARD_DEV = 1 / 3
+# A group of near-copies holds at most this share of a fold's queries, so that folds differ by less than a fifth.
+LARGEST_GROUP = 0.2
 
 
 @dataclass(frozen=True)
@@ -52,26 +56,75 @@ class Split:
         return union([fold.scored for fold in self.folds]) if self.folds else self.shipped.scored
 
 
-def split_guard(dataset: Dataset, groups: NDArray[np.int32], *, seed: int) -> Split:
-    """A guard: a fixed third of its test queries watches the selection, the others are scored.
+@dataclass(frozen=True)
+class NearCopies:
+    """Which queries of a dataset are near-copies of each other.
 
-    ``groups`` keeps near-copies on one side; see :func:`group_near_copies`.
+    Attributes:
+        groups: (queries,) int32, equal for near-copies that stay on one side; the lowest row of the group.
+        pairs: (n, 2) int32, rows of all near-copies, within groups and across.
+    """
+
+    groups: NDArray[np.int32]
+    pairs: NDArray[np.int32]
+
+    def of(self, rows: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """(len(rows),) whether each of ``rows`` is a near-copy of one of ``others``, or in its group."""
+        there, back = (self.pairs[np.isin(self.pairs[:, side], others)][:, 1 - side] for side in (0, 1))
+        near: NDArray[np.bool_] = np.isin(rows, np.concatenate([there, back]))
+        return near | np.isin(self.groups[rows], self.groups[others])
+
+
+def find_near_copies(dataset: Dataset, rows: NDArray[np.int32], *, folds: int) -> NearCopies:
+    """The near-copies among some queries of a dataset, in groups.
+
+    Groups grow from the closest pairs (single linkage). A chain of near-copies can run through a whole dataset, so no
+    group becomes larger than a fifth of a fold: a pair that would join too many stays apart, and is kept as a pair.
+
+    Args:
+        dataset: whose queries are compared.
+        rows: (n,) int32, those that are judged.
+        folds: that the dataset may be cut into.
+    """
+    texts, ids = [dataset.queries.texts[row] for row in rows], [dataset.queries.ids[row] for row in rows]
+    largest = max(2, round(LARGEST_GROUP * len(rows) / folds))
+    leaks = near_copies(texts)
+    # Ties by id, not by row: the order of the file changes nothing.
+    leaks.sort(key=lambda leak: (-leak.similarity, *sorted((ids[leak.training], ids[leak.scored]))))
+    members = {row: [row] for row in range(len(rows))}
+    group = list(range(len(rows)))
+    for leak in leaks:
+        low, high = sorted((group[leak.training], group[leak.scored]))
+        if low == high or len(members[low]) + len(members[high]) > largest:
+            continue
+        for row in members[high]:
+            group[row] = low
+        members[low] += members.pop(high)
+    groups = np.arange(len(dataset.queries), dtype=np.int32)
+    groups[rows] = rows[np.array(group, dtype=np.int64)]
+    pairs = np.array([(rows[leak.training], rows[leak.scored]) for leak in leaks], dtype=np.int32)
+    return NearCopies(groups, pairs.reshape(-1, 2))
+
+
+def split_guard(dataset: Dataset, copies: NearCopies, *, seed: int) -> Split:
+    """A guard: a fixed third of its test queries watches the selection, the others are scored.
 
     Raises:
         DataError: no test split.
     """
     test = dataset.split("test")
     rows = test.query_rows
-    inside = _share(dataset, rows, groups, seed, "guard") < GUARD_DEV
-    return Split(Part(_nothing(), test.only_queries(rows[inside]), test.only_queries(rows[~inside])))
+    inside = _share(dataset, rows, copies.groups, seed, "guard") < GUARD_DEV
+    watching = _apart(copies, rows[inside], rows[~inside])
+    return Split(Part(_nothing(), test.only_queries(watching), test.only_queries(rows[~inside])))
 
 
-def split_trained(dataset: Dataset, groups: NDArray[np.int32], *, folds: int, seed: int) -> Split:
+def split_trained(dataset: Dataset, copies: NearCopies, *, folds: int, seed: int) -> Split:
     """A dataset that is trained on.
 
     Args:
         dataset: with at least a test split.
-        groups: (queries,) int32, equal for near-copies; see :func:`group_near_copies`.
+        copies: the near-copies among its judged queries.
         folds: of cross-fitting, where there is a test split only.
         seed: of the held-out parts and folds.
 
@@ -82,36 +135,19 @@ def split_trained(dataset: Dataset, groups: NDArray[np.int32], *, folds: int, se
     # A query judged in test, too, is scored and nothing else, whatever is done about near-copies.
     train, dev = (_less(dataset.qrels.get(name), test.query_rows) for name in ("train", "dev"))
     if train is None and dev is None:
-        return _cross_fit(dataset, test, groups, folds, seed)
+        return _cross_fit(dataset, test, copies, folds, seed)
     if train is not None and dev is not None:
         # A training query beside its near-copy in dev would make selection flattering.
-        beside = np.isin(groups[train.query_rows], groups[dev.query_rows])
-        return Split(Part(train.only_queries(train.query_rows[~beside]), dev, test))
+        return Split(Part(train.only_queries(_apart(copies, train.query_rows, dev.query_rows)), dev, test))
     source = train if train is not None else dev
     assert source is not None
-    inside, outside = _held_out(dataset, source, groups, seed)
+    inside, outside = _held_out(dataset, source, copies, seed)
     return Split(Part(outside, inside, test))
 
 
-def group_near_copies(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
-    """Groups (count,) of rows that are connected by pairs; a group's number is its lowest row."""
-    parent = np.arange(count, dtype=np.int32)
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = int(parent[row])
-        return row
-
-    for left, right in pairs:
-        low, high = sorted((root(left), root(right)))
-        parent[high] = low
-    return np.array([root(row) for row in range(count)], dtype=np.int32)
-
-
-def _cross_fit(dataset: Dataset, test: Qrels, groups: NDArray[np.int32], folds: int, seed: int) -> Split:
+def _cross_fit(dataset: Dataset, test: Qrels, copies: NearCopies, folds: int, seed: int) -> Split:
     rows = test.query_rows
-    share = _share(dataset, rows, groups, seed, "fold")
+    share = _share(dataset, rows, copies.groups, seed, "fold")
     distinct, sizes = np.unique(share, return_counts=True)
     if len(distinct) < folds:
         raise DataError(
@@ -120,29 +156,36 @@ def _cross_fit(dataset: Dataset, test: Qrels, groups: NDArray[np.int32], folds: 
         )
     filled = np.zeros(folds, dtype=np.int64)
     fold_of = {}
-    for value, size in zip(distinct.tolist(), sizes.tolist(), strict=True):
+    for index in np.lexsort((distinct, -sizes)):  # large groups first, so that small ones level the folds
         smallest = int(np.argmin(filled))
-        fold_of[value] = smallest
-        filled[smallest] += size
+        fold_of[float(distinct[index])] = smallest
+        filled[smallest] += sizes[index]
     fold = np.array([fold_of[value] for value in share.tolist()])
     parts = []
-    for index in range(folds):
-        others = test.only_queries(rows[fold != index])
-        inside, outside = _held_out(dataset, others, groups, seed)
-        parts.append(Part(outside, inside, test.only_queries(rows[fold == index])))
+    for number in range(folds):
+        scored = rows[fold == number]
+        others = test.only_queries(_apart(copies, rows[fold != number], scored))
+        inside, outside = _held_out(dataset, others, copies, seed)
+        parts.append(Part(outside, inside, test.only_queries(scored)))
     return Split(Part(test, _nothing(), _nothing()), tuple(parts))
 
 
-def _held_out(dataset: Dataset, source: Qrels, groups: NDArray[np.int32], seed: int) -> tuple[Qrels, Qrels]:
-    """Queries for selection (about ``DEV_QUERIES``, a fifth to a half of them), and the rest; of two groups or more,
-    neither side is empty."""
+def _held_out(dataset: Dataset, source: Qrels, copies: NearCopies, seed: int) -> tuple[Qrels, Qrels]:
+    """Queries for selection (about ``DEV_QUERIES``, a fifth to a half of them), and the rest less near-copies of those;
+    of two groups or more, neither side is empty."""
     rows = source.query_rows
-    share = _share(dataset, rows, groups, seed, "dev")
+    share = _share(dataset, rows, copies.groups, seed, "dev")
     distinct = np.unique(share)
     inside = share < min(MOST_HELD_OUT, max(HELD_OUT, DEV_QUERIES / max(1, len(rows))))
     if len(distinct) > 1:
         inside = (inside | (share == distinct[0])) & (share != distinct[-1])
-    return source.only_queries(rows[inside]), source.only_queries(rows[~inside])
+    outside = _apart(copies, rows[~inside], rows[inside])
+    return source.only_queries(rows[inside]), source.only_queries(outside)
+
+
+def _apart(copies: NearCopies, rows: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Those of ``rows`` that are near-copies of none of ``others``."""
+    return rows[~copies.of(rows, others)]
 
 
 def _less(judged: Qrels | None, rows: NDArray[np.int32]) -> Qrels | None:

@@ -13,7 +13,6 @@ from ranksaga.compare.results import QueryGroup
 from ranksaga.data.dataset import Qrels
 from ranksaga.data.leakage import Kind, find_leaks
 from ranksaga.data.splits import Split
-from ranksaga.evaluate.benchmark import Vectors
 from ranksaga.report.data import LeakageExample, LeakageFinding
 from ranksaga.run.context import Subject
 
@@ -22,8 +21,7 @@ __all__ = ["Audit", "FoundLeak"]
 EXAMPLES = 3
 KINDS: Mapping[Kind, str] = {
     "exact": "equal to a training query",
-    "lexical": "near-copy in training (words)",
-    "embedding": "near-copy in training (embedding)",
+    "near-copy": "near-copy in training",
 }
 
 
@@ -45,14 +43,11 @@ class Audit:
     """What leaks between the splits of a run, and what is done about it.
 
     Cross-fitted datasets are audited against the others here; within themselves their folds keep
-    near-copies together, so nothing can leak there.
+    near-copies apart, so nothing can leak there.
     """
 
-    def __init__(
-        self, subjects: Sequence[Subject], vectors: Mapping[str, Vectors], splits: Mapping[str, Split], policy: str
-    ) -> None:
+    def __init__(self, subjects: Sequence[Subject], splits: Mapping[str, Split], policy: str) -> None:
         self._subjects = {subject.name: subject for subject in subjects}
-        self._vectors = vectors
         self._splits = splits
         self._policy = policy
 
@@ -136,12 +131,7 @@ class Audit:
     def _between(self, training: Subject, rows: NDArray[np.int32], scored: Subject) -> list[FoundLeak]:
         others = self._splits[scored.name].scored.query_rows
         left, right = training.dataset.queries, scored.dataset.queries
-        leaks = find_leaks(
-            [left.texts[row] for row in rows],
-            self._vectors[training.name].of_queries(rows),
-            [right.texts[row] for row in others],
-            self._vectors[scored.name].of_queries(others),
-        )
+        leaks = find_leaks([left.texts[row] for row in rows], [right.texts[row] for row in others])
         return [
             FoundLeak(
                 leak.kind,

@@ -17,6 +17,7 @@ from typing import Any
 from ranksaga.recipe import Recipe
 from ranksaga.run.context import Context, Voice
 from ranksaga.run.gpus import Gpu, find_gpu, known_price, price_note
+from ranksaga.run.plan import draw_plan
 from ranksaga.run.probe import (
     Pace,
     Range,
@@ -29,7 +30,7 @@ from ranksaga.run.probe import (
 )
 from ranksaga.run.store import Store
 from ranksaga.run.tokens import TokenCounter, shape_of
-from ranksaga.run.workload import Course, Load, Work, courses, unaudited_plan, workload
+from ranksaga.run.workload import Course, Load, Work, courses, workload
 
 __all__ = ["Card", "Estimate", "Here", "Line", "estimate"]
 
@@ -162,7 +163,7 @@ def estimate(recipe: Recipe, voice: Voice, *, gpu: str | None = None, price: flo
     with tempfile.TemporaryDirectory(prefix="ranksaga-estimate-") as nowhere:
         context = Context(recipe, Store(Path(nowhere)), voice)
         counter, shape = TokenCounter(context.encoder), shape_of(context.encoder)
-        plan = unaudited_plan(context)
+        plan, _ = draw_plan(context)
         voice.say("counting tokens")
         works = workload(context, plan, counter, shape)
         learned: list[tuple[Course, Steps]] = []
@@ -250,10 +251,7 @@ def _described(context: Context, machine: Here | Card) -> tuple[str, str]:
 
 
 def _notes(card: Gpu | None, price: float | None, *, priced: bool) -> tuple[str, ...]:
-    notes = [
-        "With nothing in the cache; downloads and the start of a machine are not counted. The leakage audit may drop "
-        "training queries, so labelled trainings may have fewer steps."
-    ]
+    notes = ["With nothing in the cache; downloads and the start of a machine are not counted."]
     if price is None:
         notes.append("Costs are shown where an hour has a price: --price USD_PER_HOUR.")
     elif card is not None and not priced:

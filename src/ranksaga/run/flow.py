@@ -58,7 +58,7 @@ def execute(context: Context, folder: Path, stop: str | None) -> Result | None:
     words = dict(zip(names, context.team.map(partial(lexical, context), context.subjects), strict=True))
     if not runs_to(stop, "pairs"):
         return None
-    plan = make_plan(context, bases)
+    plan = make_plan(context)
     if not runs_to(stop, "train"):
         return None
     models = context.team.map(lambda preset: _model(context, preset, plan, bases, words, stop), context.recipe.presets)

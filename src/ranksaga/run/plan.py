@@ -12,21 +12,20 @@ from numpy.typing import NDArray
 
 from ranksaga.compare.results import QueryGroup
 from ranksaga.data.dataset import Qrels
-from ranksaga.data.leakage import COSINE, JACCARD, near_copies
-from ranksaga.data.splits import Split, group_near_copies, split_guard, split_trained, union
+from ranksaga.data.leakage import JACCARD
+from ranksaga.data.splits import LARGEST_GROUP, Split, find_near_copies, split_guard, split_trained, union
 from ranksaga.errors import DataError
-from ranksaga.evaluate.benchmark import Vectors
 from ranksaga.files import write_json
 from ranksaga.recipe import Training
 from ranksaga.report.data import LeakageFinding
 from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context, Subject
-from ranksaga.run.measure import vectors_of
-from ranksaga.run.store import Entry
+from ranksaga.run.measure import judged_rows
 
-__all__ = ["SHIPPED", "Plan", "View", "make_plan"]
+__all__ = ["SHIPPED", "Plan", "View", "draw_plan", "make_plan"]
 
 SHIPPED = "shipped"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class Plan:
     ``cross_fitted`` are those datasets, ``with_train`` the datasets that have a train split.
     """
 
-    identity: str
     views: tuple[View, ...]
     scored_by_subject: Mapping[str, Qrels]
     cross_fitted: frozenset[str]
@@ -132,54 +130,62 @@ class Plan:
         return found
 
 
-def make_plan(context: Context, bases: Mapping[str, Entry]) -> Plan:
-    """Split every dataset, audit the splits for leakage, and keep the audit on disk.
+def make_plan(context: Context) -> Plan:
+    """The plan of a run, with the audit that it follows kept on disk.
 
     Raises:
         DataError: a dataset cannot be split, or ``leakage: fail`` and something leaks.
     """
     recipe = context.recipe
-    vectors = {subject.name: vectors_of(bases[subject.name]) for subject in context.subjects}
-    splits = {subject.name: _split(context, subject, vectors[subject.name]) for subject in context.subjects}
-    crossed = frozenset(name for name, split in splits.items() if split.folds)
-    names = (SHIPPED, *(f"fold-{index + 1}" for index in range(recipe.folds if crossed else 0)))
+    plan, audit = draw_plan(context)
     inputs = {
-        "encoder": context.encoder.spec.identity,
         "datasets": [[subject.name, subject.role, subject.dataset.fingerprint] for subject in context.subjects],
         "leakage": recipe.leakage,
         "folds": recipe.folds,
         "seed": recipe.seed,
-        "thresholds": [COSINE, JACCARD],
+        "thresholds": [JACCARD, LARGEST_GROUP],
+        "format": FORMAT,
     }
-    audit = Audit(context.subjects, vectors, splits, recipe.leakage)
-    entry = context.store.work("pairs", "splits and leakage audit", inputs, lambda folder: _keep(folder, audit))
+    context.store.work("pairs", "splits and leakage audit", inputs, lambda folder: _keep(folder, audit))
     if recipe.leakage == "fail" and audit.leaks:
         first = audit.leaks[0]
         raise DataError(
             f"{len(audit.leaks)} training queries nearly equal a scored one, such as {first.training_id} of "
             f"{first.training_name} and {first.scored_id} of {first.scored_name}; set leakage: drop, or remove them"
         )
-    views = tuple(_view(name, index - 1, splits, audit) for index, name in enumerate(names))
-    return Plan(
-        entry.identity,
-        views,
+    return plan
+
+
+def draw_plan(context: Context) -> tuple[Plan, Audit]:
+    """Split every dataset and audit the splits for leakage.
+
+    All of it depends on the datasets alone, so any base model is trained and scored on the same queries.
+
+    Raises:
+        DataError: a dataset cannot be split.
+    """
+    splits = {subject.name: _split(context, subject) for subject in context.subjects}
+    crossed = frozenset(name for name, split in splits.items() if split.folds)
+    names = (SHIPPED, *(f"fold-{index + 1}" for index in range(context.recipe.folds if crossed else 0)))
+    audit = Audit(context.subjects, splits, context.recipe.leakage)
+    plan = Plan(
+        tuple(_view(name, index - 1, splits, audit) for index, name in enumerate(names)),
         {name: split.scored for name, split in splits.items()},
         crossed,
         frozenset(subject.name for subject in context.subjects if "train" in subject.dataset.qrels),
         audit.groups(),
         audit.findings(),
-        _notes(context, crossed),
+        _notes(context, splits),
     )
+    return plan, audit
 
 
-def _split(context: Context, subject: Subject, vectors: Vectors) -> Split:
+def _split(context: Context, subject: Subject) -> Split:
     dataset, recipe = subject.dataset, context.recipe
-    rows = vectors.query_rows
-    pairs = near_copies([dataset.queries.texts[row] for row in rows], vectors.queries)
-    groups = group_near_copies(len(dataset.queries), [(int(rows[a]), int(rows[b])) for a, b in pairs])
+    copies = find_near_copies(dataset, judged_rows(dataset), folds=recipe.folds)
     if subject.role == "guard":
-        return split_guard(dataset, groups, seed=recipe.seed)
-    return split_trained(dataset, groups, folds=recipe.folds, seed=recipe.seed)
+        return split_guard(dataset, copies, seed=recipe.seed)
+    return split_trained(dataset, copies, folds=recipe.folds, seed=recipe.seed)
 
 
 def _view(name: str, fold: int, splits: Mapping[str, Split], audit: Audit) -> View:
@@ -199,13 +205,15 @@ def _keep(folder: Path, audit: Audit) -> dict[str, Any]:
     return {"leaks": len(audit.leaks), "dropped": {name: len(rows) for name, rows in audit.dropped.items()}}
 
 
-def _notes(context: Context, crossed: frozenset[str]) -> tuple[str, ...]:
+def _notes(context: Context, splits: Mapping[str, Split]) -> tuple[str, ...]:
     notes = []
-    if crossed:
-        notes.append(
-            f"{', '.join(sorted(crossed))}: only a test split, so figures are out-of-fold: {context.recipe.folds} "
-            "models, each scored on queries that it did not see; for the shipped model, all of them train or select."
-        )
+    for name, split in splits.items():
+        if split.folds:
+            sizes = ", ".join(str(len(fold.scored.query_rows)) for fold in split.folds)
+            notes.append(
+                f"{name}: only a test split, so figures are out-of-fold: {len(split.folds)} models, each scored on "
+                f"queries that it did not see ({sizes}); for the shipped model, all of them train or select."
+            )
     guards = [subject.name for subject in context.subjects if subject.role == "guard"]
     if guards:
         notes.append(f"{', '.join(guards)}: guards, never trained on; a third of their queries watched the selection.")

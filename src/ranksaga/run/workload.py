@@ -1,8 +1,7 @@
 """What a run will compute, counted before it runs: texts, tokens, FLOP, steps.
 
-Splits and batches are those that the run will make. Two things are not known before the base model has read
-everything: which training queries the leakage audit drops (so there are at most as many steps as counted here), and
-what a candidate's dev pool holds where documents change (so that is a range).
+Splits and batches are those that the run will make. What a candidate's dev pool holds where documents change is not
+known before the base model has read everything, so that is a range.
 """
 
 from __future__ import annotations
@@ -14,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Qrels
-from ranksaga.data.splits import Split, split_guard, split_trained
 from ranksaga.encode.encoder import TOKEN_BUDGET
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import documents_phase, trials
 from ranksaga.run.measure import judged_rows
-from ranksaga.run.plan import SHIPPED, Plan, View
+from ranksaga.run.plan import SHIPPED, Plan
 from ranksaga.run.tokens import Shape, TokenCounter
 
-__all__ = ["Course", "Load", "Work", "courses", "unaudited_plan", "workload"]
+__all__ = ["Course", "Load", "Work", "courses", "workload"]
 
 # What trying other weights takes beside encoding (reading, mixing and hashing them, sorting ids), in seconds of the
 # processor for a million parameters: 0.053 in the offline study's run.json, 0.066 in a run of the quickstart.
@@ -92,45 +90,6 @@ class Course:
     def is_second(self) -> bool:
         """Whether it is the phase of the documents' tower, which decides nothing of its own."""
         return self.settings.towers == "document"
-
-
-def unaudited_plan(context: Context) -> Plan:
-    """The views of a run before the leakage audit, which needs the base model's vectors: no near-copies are known.
-
-    Raises:
-        DataError: a dataset cannot be split.
-    """
-    splits = {subject.name: _split(context, subject) for subject in context.subjects}
-    crossed = frozenset(name for name, split in splits.items() if split.folds)
-    names = (SHIPPED, *(f"fold-{index + 1}" for index in range(context.recipe.folds if crossed else 0)))
-    return Plan(
-        "",
-        tuple(_view(name, index - 1, splits) for index, name in enumerate(names)),
-        {name: split.scored for name, split in splits.items()},
-        crossed,
-        frozenset(subject.name for subject in context.subjects if "train" in subject.dataset.qrels),
-        (),
-        (),
-        (),
-    )
-
-
-def _split(context: Context, subject: Subject) -> Split:
-    dataset, recipe = subject.dataset, context.recipe
-    alone = np.arange(len(dataset.queries), dtype=np.int32)
-    if subject.role == "guard":
-        return split_guard(dataset, alone, seed=recipe.seed)
-    return split_trained(dataset, alone, folds=recipe.folds, seed=recipe.seed)
-
-
-def _view(name: str, fold: int, splits: Mapping[str, Split]) -> View:
-    parts = {key: split.folds[fold] if fold >= 0 and split.folds else split.shipped for key, split in splits.items()}
-    return View(
-        name,
-        {key: part.train for key, part in parts.items() if len(part.train)},
-        {key: part.dev for key, part in parts.items() if len(part.dev)},
-        {key: part.scored for key, part in parts.items() if len(part.scored)},
-    )
 
 
 def courses(context: Context, plan: Plan) -> list[Course]:
