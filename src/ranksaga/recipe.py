@@ -40,7 +40,10 @@ class Distillation(Settings):
     labelled: int = Field(64, ge=0, description="training queries per step")
     documents: int = Field(64, ge=2, description="documents per step that the model reads anew")
     words: float = Field(
-        0.3, ge=0, description="what BM25 adds to the teacher's cosine, where no training query is there to choose it"
+        3.0,
+        ge=0,
+        description="what BM25's best document adds to the teacher's similarity, in standard deviations of the base "
+        "model's own, where no training query is there to choose it",
     )
     feedback: float = Field(0.4, ge=0, description="the same for the step towards the first documents")
     hubness: float = Field(
@@ -50,7 +53,11 @@ class Distillation(Settings):
     bank: float = Field(
         1.0, ge=0, description="weight of the loss against the whole corpus as the base model encoded it"
     )
-    anchor: float = Field(0.5, ge=0, description="weight of staying near the base model's document vectors")
+    anchor: float = Field(
+        0.05,
+        ge=0,
+        description="weight of staying near the base model's document vectors, against the same standard deviation",
+    )
 
 
 class Documents(Settings):
@@ -101,7 +108,12 @@ class Training(Settings):
     warmup_steps: int | None = Field(None, ge=0, description="linear warm-up in steps; none: a tenth of the run")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
     batch_size: int = Field(32, ge=2, description="pairs per step; in-batch negatives grow with it")
-    scale: float = Field(20.0, gt=0, description="inverse temperature of the contrastive loss")
+    scale: float | None = Field(
+        None,
+        gt=0,
+        description="inverse temperature of the loss; none: 20, or with distillation as sharp on each dataset as the "
+        "spread of the base model's similarities asks",
+    )
     max_steps: int | None = Field(None, ge=1, description="cap on optimizer steps, stated in the report")
     max_length: int | None = Field(None, ge=8, description="tokens per training text; none: the encoder's own limit")
     titles: bool = Field(True, description="train on title + text, as scored; false: text only, as the first study did")

@@ -57,7 +57,8 @@ def test_a_share_of_the_hubness_is_taken_off_the_dense_scores(side: DenseSide, l
 def test_feedback_searches_again_from_nearer_to_the_first_documents(side: DenseSide, lexical: Rankings) -> None:
     found = side.blend(lexical, Blend(feedback=0.5))
     first, scores = side.rankings.documents[:, :3], side.rankings.scores[:, :3]
-    weights = np.exp(10 * (scores - scores[:, :1]))
+    spread = side.rankings.scores[:, :1] - side.rankings.scores[:, -1:]
+    weights = np.exp(10 * (scores - scores[:, :1]) / spread)
     weights /= weights.sum(axis=1, keepdims=True)
     moved = side.queries + 0.5 * (side.documents[first] * weights[:, :, None]).sum(axis=1)
     expected = unit(moved.astype(np.float64)) @ side.documents.T
@@ -68,6 +69,13 @@ def test_feedback_searches_again_from_nearer_to_the_first_documents(side: DenseS
     again = without.blend(lexical, Blend(feedback=0.5))
     assert 3 not in again.documents[0]
     assert 3 in again.documents[1]
+
+
+def test_lengths_of_vectors_do_not_count(side: DenseSide) -> None:
+    first, logits = side.rankings.documents[:, :3], side.rankings.scores[:, :3]
+    lengths = np.linspace(0.5, 7, 12, dtype=np.float32)[:, None]
+    long = towards(3 * side.queries, lengths * side.documents, first, logits, 0.5)
+    np.testing.assert_allclose(long, 3 * towards(side.queries, side.documents, first, logits, 0.5), atol=1e-5)
 
 
 def test_a_query_without_documents_stays_where_it_is(side: DenseSide) -> None:

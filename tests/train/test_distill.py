@@ -42,7 +42,7 @@ def test_the_teacher_is_the_cosine_plus_bm25s_share() -> None:
     vector = one.pseudo_vectors[:1]
     scores = one.scores(["red apple"], vector)[0]
     words = one.index.scores_of_texts(["red apple"])[0]
-    np.testing.assert_allclose(scores, vector[0] @ one.documents.T + 0.3 * words / words.max(), rtol=1e-5)
+    np.testing.assert_allclose(scores, vector[0] @ one.documents.T + 0.3 * one.spread * words / words.max(), rtol=1e-5)
     np.testing.assert_allclose(teacher(0.0).scores(["red apple"], vector)[0], vector[0] @ one.documents.T, rtol=1e-5)
 
 
@@ -67,12 +67,19 @@ def test_labels_are_added_to_what_the_teacher_says_of_a_training_query() -> None
     batch = DistillationBatches([one], SETTINGS, seed=0).get(0, 0)
     assert batch.bank is not None
     row = batch.queries.index("sky")
-    logits = SETTINGS.scale * one.scores(["sky"], one.train_vectors[1:2])[0]
+    logits = one.scale * one.scores(["sky"], one.train_vectors[1:2])[0]
     soft = np.exp(logits - logits.max())
     soft /= soft.sum()
     hard = np.array([0, 0, 0.5, 0.5, 0, 0])
     # Weight 0.5; the loss is a mean over 4 queries, of which 2 have labels.
     np.testing.assert_allclose(batch.bank.target[row], soft + 0.5 * (4 / 2) * hard, atol=1e-5)
+
+
+def test_the_student_is_as_sharp_as_its_teacher_unless_told() -> None:
+    one = teacher(0.3)
+    assert DistillationBatches([one], SETTINGS, seed=0).get(0, 0).scale == one.scale
+    told = SETTINGS.model_copy(update={"scale": 7.0})
+    assert DistillationBatches([one], told, seed=0).get(0, 0).scale == 7.0
 
 
 def test_where_bm25_has_nothing_to_teach_documents_learn_from_labels_alone() -> None:

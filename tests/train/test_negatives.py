@@ -27,12 +27,13 @@ def test_equals_a_full_sort() -> None:
     mined = mine_negatives(pairs, queries, documents, margin=0.9, pool=5, depth=300).negatives
     assert mined is not None
     scores = queries @ documents.T
+    means = scores.mean(axis=1)
     for (query, document), found in zip(pairs.pairs, mined, strict=True):
         positive = scores[query, document]
         allowed = [
             row
             for row in np.argsort(-scores[query]).tolist()
-            if scores[query, row] <= positive - 0.1 * abs(positive)
+            if scores[query, row] <= positive - 0.1 * abs(positive - means[query])
             and row not in pairs.known[int(query)]
             and row != 7  # a copy of 3
         ]
@@ -47,6 +48,19 @@ def test_a_positive_below_everything_has_no_negatives() -> None:
     assert mine_negatives(pairs, query, documents, margin=0.9, pool=2).negatives.tolist() == [[-1, -1]]  # type: ignore[union-attr]
     # 0.49 passes where the margin is 1, 0.9 never.
     assert mine_negatives(pairs, query, documents, margin=1.0, pool=2).negatives.tolist() == [[2, -1]]  # type: ignore[union-attr]
+
+
+def test_the_margin_does_not_depend_on_where_a_models_cosines_lie() -> None:
+    pairs, queries, documents = random_pairs()
+    # A tenth of each similarity, and 0.8: as E5's cosines lie.
+    narrow = [
+        np.concatenate([np.sqrt(0.1) * vectors, np.full((len(vectors), 1), np.sqrt(0.8))], axis=1).astype(np.float32)
+        for vectors in (queries, documents)
+    ]
+    wide = mine_negatives(pairs, queries, documents, margin=0.9, pool=5, depth=300).negatives
+    assert wide is not None
+    np.testing.assert_array_equal(mine_negatives(pairs, *narrow, margin=0.9, pool=5, depth=300).negatives, wide)
+    assert (wide >= 0).mean() > 0.9
 
 
 def test_vectors_must_fit_the_texts() -> None:

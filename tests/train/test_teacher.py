@@ -38,18 +38,46 @@ def test_without_corrections_it_is_the_base_model(teacher: Teacher) -> None:
 def test_words_add_bm25_scaled_to_its_best_document(teacher: Teacher) -> None:
     vectors = teacher.train_vectors[:1]
     words = teacher.index.scores_of_texts(["apple red"])[0]
-    scores = replace(teacher, mix=Mix(words=0.3)).scores(["apple red"], vectors)[0]
-    np.testing.assert_allclose(scores, vectors[0] @ teacher.documents.T + 0.3 * words / words.max(), atol=1e-6)
+    scores = replace(teacher, mix=Mix(words=2.5)).scores(["apple red"], vectors)[0]
+    added = 2.5 * teacher.spread * words / words.max()
+    np.testing.assert_allclose(scores, vectors[0] @ teacher.documents.T + added, atol=1e-6)
     # No word in common: nothing to add, and no division by nothing.
-    strange = replace(teacher, mix=Mix(words=0.3)).scores(["zebra"], vectors)[0]
+    strange = replace(teacher, mix=Mix(words=2.5)).scores(["zebra"], vectors)[0]
     np.testing.assert_allclose(strange, vectors[0] @ teacher.documents.T, atol=1e-6)
+
+
+def test_the_spread_is_the_standard_deviation_of_a_querys_similarities(teacher: Teacher) -> None:
+    pseudo = unit(np.random.default_rng(3).standard_normal((4, 5)).astype(np.float32))
+    asked = replace(teacher, pseudo_vectors=pseudo)
+    similar = np.concatenate([pseudo, teacher.train_vectors]) @ teacher.documents.T
+    assert asked.spread == pytest.approx(similar.std(axis=1).mean(), rel=1e-5)
+    assert asked.scale == pytest.approx(2.0 / asked.spread)
+    # No query, or documents that are all the same: no temperature is found, and none is infinite.
+    assert 0 < replace(asked, documents=np.ones((6, 5), dtype=np.float32)).scale < 1e5
+
+
+def test_a_model_of_another_range_of_cosines_is_taught_the_same(teacher: Teacher) -> None:
+    # Similarities shrunk to a tenth around 0.8, as E5's are: the same distribution comes out.
+    mix = Mix(words=1.5, hubness=0.2)
+    wide = replace(teacher, mix=mix)
+    narrow_documents, narrow_queries = (
+        np.concatenate([np.sqrt(0.1) * vectors, np.full((len(vectors), 1), np.sqrt(0.8))], axis=1).astype(np.float32)
+        for vectors in (teacher.documents, teacher.train_vectors)
+    )
+    narrow = replace(
+        wide, documents=narrow_documents, train_vectors=narrow_queries, pseudo_vectors=np.empty((0, 6), np.float32)
+    )
+    texts = ["apple red", "sky"]
+    logits = [one.scale * one.scores(texts, one.train_vectors) for one in (wide, narrow)]
+    centred = [one - one.mean(axis=1, keepdims=True) for one in logits]
+    np.testing.assert_allclose(centred[0], centred[1], atol=1e-3)
 
 
 def test_feedback_moves_the_query_towards_the_first_three_documents(teacher: Teacher) -> None:
     vector = teacher.train_vectors[0]
     cosine = teacher.documents @ vector
     first = np.argsort(-cosine)[:3]
-    weights = np.exp(10 * (cosine[first] - cosine.max()))
+    weights = np.exp((cosine[first] - cosine.max()) / teacher.spread)
     moved = vector + 0.5 * (weights / weights.sum()) @ teacher.documents[first]
     expected = teacher.documents @ (moved / np.linalg.norm(moved))
     fed = replace(teacher, mix=Mix(feedback=0.5))
@@ -74,7 +102,8 @@ def test_passages_add_the_best_of_a_documents_passages(teacher: Teacher) -> None
     some = replace(teacher, mix=Mix(passages=0.5), passages=Passages(vectors, np.array([0, 0, 2, 5])))
     query = teacher.train_vectors[:1]
     similar = (query @ vectors.T)[0]
-    best = np.array([similar[:2].max(), -1, similar[2], -1, -1, similar[3]])
+    least = similar.min()
+    best = np.array([similar[:2].max(), least, similar[2], least, least, similar[3]])
     np.testing.assert_allclose(some.scores(["?"], query)[0], query[0] @ teacher.documents.T + 0.5 * best, atol=1e-6)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.retrieve.hybrid import WEIGHTS, fuse
+from ranksaga.retrieve.hybrid import WEIGHTS, fuse, normalised
 from ranksaga.retrieve.order import decode_keys, encode_keys, take_best
 from ranksaga.retrieve.rankings import Rankings
 from ranksaga.retrieve.search import search
@@ -26,7 +26,7 @@ from ranksaga.retrieve.search import search
 __all__ = ["FEEDBACK_DOCUMENTS", "Blend", "DenseSide", "choose_blend", "hubness", "towards"]
 
 FEEDBACK_DOCUMENTS = 3
-FEEDBACK_SHARPNESS = 10.0
+FEEDBACK_SHARPNESS = 10.0  # of scores between 0, the last result's, and 1, the first one's
 NEIGHBOURS = 30
 # Neighbours are looked for among this many documents at most: an estimate is enough, and every pair is too many.
 SAMPLE = 20_000
@@ -74,9 +74,10 @@ class DenseSide:
         rankings = self.rankings
         if blend.feedback and rankings.depth:
             first = fuse(rankings, lexical, blend.share, self.ties)
-            rows, scores = first.documents[:, :FEEDBACK_DOCUMENTS], first.scores[:, :FEEDBACK_DOCUMENTS]
+            rows = first.documents[:, :FEEDBACK_DOCUMENTS]
+            sharp = FEEDBACK_SHARPNESS * normalised(first.scores)[:, :FEEDBACK_DOCUMENTS]
             rankings = search(
-                towards(self.queries, self.documents, rows, scores, blend.feedback),
+                towards(self.queries, self.documents, rows, sharp, blend.feedback),
                 [(0, self.documents)],
                 query_rows=rankings.queries,
                 ties=self.ties,
@@ -117,27 +118,33 @@ def towards(
     queries: NDArray[np.float32],
     documents: NDArray[np.float32],
     rows: NDArray[np.integer[Any]],
-    scores: NDArray[np.float32],
+    logits: NDArray[np.floating[Any]],
     step: float,
 ) -> NDArray[np.float32]:
     """Queries (n, d) moved by ``step`` towards the mean of their first documents, the better ones weighing more.
 
+    A query keeps its length, and a document counts by its direction: models made for the dot product give any lengths.
+
     Args:
-        queries: unit vectors.
+        queries: (n, d) vectors.
         documents: (m, d) vectors.
         rows: (n, k) corpus rows of the first documents; -1 where there is none.
-        scores: (n, k) of those.
-        step: length of the step.
+        logits: (n, k) whose softmax weighs those.
+        step: length of the step, a query's own vector having length 1.
     """
-    present = (rows >= 0) & np.isfinite(scores)
-    best = np.where(present, scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+    present = (rows >= 0) & np.isfinite(logits)
+    best = np.where(present, logits, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
     best = np.where(np.isfinite(best), best, 0)
-    weights = np.where(present, np.exp(FEEDBACK_SHARPNESS * (np.where(present, scores, best) - best)), 0)
+    weights = np.where(present, np.exp(np.where(present, logits, best) - best), 0)
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
-    moved = queries + step * (documents[rows] * weights[:, :, None]).sum(axis=1)
-    unit: NDArray[np.float32] = (moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)).astype(
-        np.float32
-    )
+    lengths = np.linalg.norm(queries, axis=1, keepdims=True)
+    moved = _unit(queries) + step * (_unit(documents[rows]) * weights[:, :, None]).sum(axis=1)
+    return np.asarray(lengths * _unit(moved), dtype=np.float32)
+
+
+def _unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Vectors of length 1; those of length 0 stay."""
+    unit: NDArray[np.floating[Any]] = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
     return unit
 
 

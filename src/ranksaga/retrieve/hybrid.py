@@ -17,7 +17,7 @@ from ranksaga.errors import DataError
 from ranksaga.retrieve.order import decode_keys, encode_keys, take_best
 from ranksaga.retrieve.rankings import Rankings
 
-__all__ = ["WEIGHTS", "fuse"]
+__all__ = ["WEIGHTS", "fuse", "normalised"]
 
 WEIGHTS: tuple[float, ...] = tuple(step / 10 for step in range(11))
 """Shares of BM25 that are tried, from dense alone to BM25 alone."""
@@ -63,8 +63,8 @@ def _fused_keys(
     # A missing document has no entry and so adds 0, what a list's last one adds. The two
     # entries of a shared document stand side by side once sorted; the first takes both shares.
     parts = [
-        (1 - weight) * _normalised(dense.scores[rows], from_zero=False),
-        weight * _normalised(lexical.scores[rows], from_zero=True),
+        (1 - weight) * normalised(dense.scores[rows]),
+        weight * normalised(lexical.scores[rows], from_zero=True),
     ]
     scores = np.concatenate(parts, axis=1)
     order = np.argsort(documents, axis=1, kind="stable")
@@ -77,7 +77,7 @@ def _fused_keys(
     return encode_keys(scores.astype(np.float32), ties[documents])
 
 
-def _normalised(scores: NDArray[np.float32], *, from_zero: bool) -> NDArray[np.float64]:
+def normalised(scores: NDArray[np.float32], *, from_zero: bool = False) -> NDArray[np.float64]:
     """Each row to [0, 1]: its best result is 1, a document that the list lacks would be 0.
 
     With ``from_zero`` a list that ended early lacks only documents of score 0 (no term in common).

@@ -35,6 +35,7 @@ __all__ = [
 
 # What decides after training, so that another choice among the same weights trains nothing again.
 SELECTION_ONLY = {"splits", "search", "seeds", "merge_weights", "documents", "tolerance", "standard_errors"}
+FORMAT = 2  # 2: a teacher's corrections and temperature are in spreads of the base model's similarities
 BANK = 50_000  # documents that a teacher ranks at every step
 PSEUDO, SEARCH, REPEAT = 11, 12, 13  # streams of random draws
 
@@ -129,6 +130,7 @@ def _train(context: Context, lesson: Lesson, queries: Trained | None = None) -> 
     spec = context.encoder.spec
     seed = lesson.seed(context.recipe.seed)
     inputs = {
+        "format": FORMAT,
         "encoder": spec.identity,
         # What is off is left out, so that a setting which comes later changes no identity of today.
         "settings": settings.model_dump(mode="json", exclude=SELECTION_ONLY, exclude_none=True),

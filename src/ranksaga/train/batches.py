@@ -37,7 +37,7 @@ class Bank:
         ignore: (b, m) bool, documents that are no candidates of that query.
         live: rows of the bank that the batch's first documents are.
         weight: of this loss beside that over the batch's documents.
-        anchor: weight of ``1 - cosine`` between the batch's documents and the bank's.
+        anchor: weight of ``1 - similarity`` between the batch's documents and the bank's.
     """
 
     documents: NDArray[np.float32]
@@ -59,6 +59,7 @@ class Batch:
         target: (b, n) float32, each row the distribution that the model is trained towards.
         ignore: (b, n) bool, documents that are no candidates of that query.
         bank: a second set of documents, if any.
+        scale: inverse temperature of the model's similarities; none: that of the settings.
     """
 
     sources: tuple[str, ...]
@@ -67,6 +68,7 @@ class Batch:
     target: NDArray[np.float32]
     ignore: NDArray[np.bool_]
     bank: Bank | None = None
+    scale: float | None = None
 
 
 class Batches:

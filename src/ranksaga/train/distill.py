@@ -76,11 +76,13 @@ class DistillationBatches:
         ignore = np.zeros(scores.shape, dtype=bool)
         ignore[np.arange(len(own)), own] = True
         corpus = np.arange(scores.shape[1])
-        taught = self._taught(scores, ignore)
+        scale = self._settings.scale or source.scale
+        taught = self._taught(scores, ignore, scale)
         if source.mix.words:
             live = self._live(scores, own, positives, rng)
             target = taught + self._labels(positives, len(own), corpus)
-            live_target = self._taught(scores[:, live], ignore[:, live]) + self._labels(positives, len(own), live)
+            live_target = self._taught(scores[:, live], ignore[:, live], scale)
+            live_target += self._labels(positives, len(own), live)
         else:
             # Where BM25 has nothing to teach, the teacher is the base model, which only holds queries in place;
             # what documents learn, they learn from labels, among each other's positives.
@@ -94,7 +96,8 @@ class DistillationBatches:
             documents=tuple(source.dataset.corpus.documents[row] for row in live),
             target=live_target,
             ignore=ignore[:, live],
-            bank=Bank(source.documents, target, ignore, live, self._options.bank, self._options.anchor),
+            bank=Bank(source.documents, target, ignore, live, self._options.bank, self._options.anchor / source.spread),
+            scale=scale,
         )
 
     def _nearby(self, vectors: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -128,9 +131,10 @@ class DistillationBatches:
         chosen = [int(one[rng.integers(len(one))]) for one in positives if len(one)]
         return np.array(list(dict.fromkeys(chosen)), dtype=np.int64)
 
-    def _taught(self, scores: NDArray[np.float32], ignore: NDArray[np.bool_]) -> NDArray[np.float32]:
+    @staticmethod
+    def _taught(scores: NDArray[np.float32], ignore: NDArray[np.bool_], scale: float) -> NDArray[np.float32]:
         """The teacher's distribution over these documents, each row's sum 1."""
-        logits = np.where(ignore, -np.inf, self._settings.scale * scores)
+        logits = np.where(ignore, -np.inf, scale * scores)
         target: NDArray[np.float32] = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float32)
         target /= target.sum(axis=1, keepdims=True)
         return target

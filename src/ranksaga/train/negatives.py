@@ -1,9 +1,10 @@
 """Hard negatives: documents that the base model ranks high and that are no answers.
 
-The search is exact. Among what ranks high are many unlabelled answers, so a negative must
-score at most a given share of its positive's score (the relative margin of NV-Retriever,
-Moreira et al. 2024, "TopK-PercPos"), and whatever is known to be relevant is left out. Which
-of the mined ones a batch uses is drawn anew each epoch (``TrainingPairs.columns``).
+The search is exact. Among what ranks high are many unlabelled answers, so a negative must score at most a given share
+of its positive's score (the relative margin of NV-Retriever, Moreira et al. 2024, "TopK-PercPos"). Both are counted
+from the query's mean similarity to the corpus: where a model's cosines all lie between 0.75 and 0.9, 95% of a cosine is
+below nearly all of them. Whatever is known to be relevant is left out. Which of the mined ones a batch uses is drawn
+anew each epoch (``TrainingPairs.columns``).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def mine_negatives(
         pairs: what to mine for.
         query_vectors: (queries, d) float32, one row a query text of ``pairs``.
         document_vectors: (documents, d) float32, one row a document text of ``pairs``.
-        margin: a negative scores at most this share of the positive's score, 0 to 1.
+        margin: a negative scores at most this share of the positive's score above the query's mean, 0 to 1.
         pool: most negatives kept per pair.
         depth: how many of each query's top documents are looked at.
 
@@ -63,9 +64,10 @@ def mine_negatives(
     # Of documents with equal text only the first is in the tables of what is known.
     first = first_equal(pairs.documents)
     usable &= first[ranked.documents] == ranked.documents
-    positive = np.einsum("nd,nd->n", query_vectors[pairs.pairs[:, 0]], document_vectors[pairs.pairs[:, 1]])
-    # |s| keeps the bound below the positive when its score is negative.
-    bound = positive - (1.0 - margin) * np.abs(positive)
+    asked = query_vectors[pairs.pairs[:, 0]]
+    positive = np.einsum("nd,nd->n", asked, document_vectors[pairs.pairs[:, 1]])
+    # |s| keeps the bound below the positive where that scores less than the mean.
+    bound = positive - (1.0 - margin) * np.abs(positive - asked @ document_vectors.mean(axis=0))
     mined = np.full((len(pairs), pool), NO_DOCUMENT, dtype=np.int32)
     for index, row in enumerate(place):
         kept = ranked.documents[row][usable[row] & (ranked.scores[row] <= bound[index])][:pool]

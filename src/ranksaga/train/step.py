@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Step", "learning_rate"]
 
 CLIP = 1.0
+# Of labelled pairs, as of sentence-transformers' MultipleNegativesRankingLoss. A teacher brings its own.
+DEFAULT_SCALE = 20.0
 DROPOUT = 3  # stream of random draws, beside those of ``batches``
 # Batches of more padded tokens are trained with gradient caching: a third more time, far less memory.
 CACHE_ABOVE = {"cpu": 16384, "cuda": 131072}
@@ -61,7 +63,7 @@ class Step:
         self._seed = seed
         self._warmup = min(-(-total // 10) if settings.warmup_steps is None else settings.warmup_steps, total)
         # Dot products of vectors of any length are large as they are.
-        self._scale = settings.scale if embedder.unit_length else 1.0
+        self._scale = (settings.scale or DEFAULT_SCALE) if embedder.unit_length else 1.0
         query, document = towers(model)
         # Each tower is clipped by itself: its gradient is of its own size. A step may leave one without any.
         self._trained = [
@@ -151,10 +153,11 @@ class Step:
         count = len(batch.queries)
         queries, documents = vectors[:count], vectors[count:]
         loss = vectors.new_zeros(())
+        scale = self._scale if batch.scale is None else batch.scale
         if len(documents):
-            loss = loss + cross_entropy(queries, documents, target, ignore, self._scale)
+            loss = loss + cross_entropy(queries, documents, target, ignore, scale)
         if batch.bank is not None:
-            loss = loss + self._bank_loss(queries, documents, batch.bank)
+            loss = loss + self._bank_loss(queries, documents, batch.bank, scale)
         if not math.isfinite(value := float(loss.detach())):
             raise StageError(
                 f"the loss became {value} at step {number + 1} of {self._total} "
@@ -163,18 +166,19 @@ class Step:
             )
         return loss
 
-    def _bank_loss(self, queries: torch.Tensor, documents: torch.Tensor, bank: Bank) -> torch.Tensor:
+    def _bank_loss(self, queries: torch.Tensor, documents: torch.Tensor, bank: Bank, scale: float) -> torch.Tensor:
         """Against the corpus as the base model encoded it, and what holds the batch's documents near that."""
         import torch
 
         kept, target, ignore = (
             torch.from_numpy(array).to(self._device) for array in (bank.documents, bank.target, bank.ignore)
         )
-        loss = bank.weight * cross_entropy(queries, kept, target, ignore, self._scale)
+        loss = bank.weight * cross_entropy(queries, kept, target, ignore, scale)
         if not len(documents):
             return loss
         old = kept[torch.from_numpy(bank.live).to(self._device)]
-        return loss + bank.anchor * (1.0 - (documents[: len(bank.live)] * old).sum(dim=1)).mean()
+        near = torch.nn.functional.cosine_similarity(documents[: len(bank.live)], old, dim=1)
+        return loss + bank.anchor * (1.0 - near).mean()
 
 
 def _seed_dropout(seed: int, step: int, index: int) -> None:
