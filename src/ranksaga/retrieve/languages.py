@@ -36,13 +36,14 @@ _FUNCTION_WORDS: Mapping[str, Mapping[str, str]] = {
     "Latin": {
         "german": "der die das und in zu den von mit ist im für auf nicht ein eine des dem sich als auch es an werden "
         "aus er hat dass sie nach wird bei einer um am sind noch wie einem einen über so zum zur",
-        "french": "le la les de des du et un une en est que qui dans pour pas sur au aux ce cette il elle par plus avec "
-        "ne se sont son sa ses ou l d qu c n s j mais comme",
-        "spanish": "el la los las de que y en un una es por con no para se del al su lo como más pero sus le o este esta",
+        "french": "le la les de des du et un une en est que qui dans pour pas sur au aux ce cette il elle par plus "
+        "avec ne se sont son sa ses ou l d qu c n s j mais comme",
+        "spanish": "el la los las de que y en un una es por con no para se del al su lo como más pero sus le o este "
+        "esta",
         "portuguese": "o a os as de que e do da em um uma é para com não se por no na dos das ao mais como mas foi seu "
         "sua são",
-        "italian": "il lo la i gli le di che e un una in è per con non si del della dei delle da al alla nel nella sono "
-        "come più ma anche questo l",
+        "italian": "il lo la i gli le di che e un una in è per con non si del della dei delle da al alla nel nella "
+        "sono come più ma anche questo l",
         "dutch": "de het een en van te dat die in is niet zijn op aan met als voor er maar om dan zou of wat dit door "
         "over ze ook tot je bij naar wordt worden",
         "swedish": "och det att i en som på den med var sig för så till är men ett om hade de av inte från kan har",
@@ -59,7 +60,8 @@ _FUNCTION_WORDS: Mapping[str, Mapping[str, str]] = {
         "lithuanian": "ir yra kad į iš su ne kaip bet tai jo kurie buvo ar už apie",
         "basque": "eta da ez du bat dira zen izan baina ere hau dute dago edo den",
         "irish": "agus an na ar is i go a do le sé bhí sí ag ní tá mar",
-        "indonesian": "yang dan di dengan untuk dari ini itu pada adalah tidak dalam akan ke atau juga oleh sebagai bisa",
+        "indonesian": "yang dan di dengan untuk dari ini itu pada adalah tidak dalam akan ke atau juga oleh "
+        "sebagai bisa",
         "turkish": "ve bir bu için ile da de çok daha gibi olarak ne var ama o en kadar sonra mi ki değil",
         "esperanto": "la kaj en de estas al ne ke por el ĝi kun li kiu sed",
         "vietnamese": "và của là có các không được trong một cho những người với này đã để",
@@ -107,11 +109,11 @@ class Analyzer:
     def of(texts: Sequence[str]) -> Analyzer:
         """For a corpus: by script the language that its documents are in."""
         rows = np.linspace(0, len(texts) - 1, min(len(texts), _SAMPLE)).round().astype(int)
-        counts: dict[str, Counter[str]] = {script: Counter() for script in _SCRIPTS}
+        counts: dict[str, Counter[str]] = {script: Counter() for script in (*_SCRIPTS, "")}
         for row in rows.tolist():
             for word in tokens(texts[row]):
                 counts[_script(word)][word] += 1
-        found = {script: _language(script, words) for script, words in counts.items()}
+        found = {script: _language(script, counts[script]) for script in _SCRIPTS}
         return Analyzer({script: language for script, language in found.items() if language is not None})
 
     def terms(self, texts: Sequence[str]) -> list[list[str]]:
