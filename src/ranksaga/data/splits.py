@@ -55,14 +55,16 @@ class Split:
 def split_guard(dataset: Dataset, groups: NDArray[np.int32], *, seed: int) -> Split:
     """A guard: a fixed third of its test queries watches the selection, the others are scored.
 
-    ``groups`` keeps near-copies on one side; see :func:`group_near_copies`.
+    ``groups`` keeps near-copies on one side; see :func:`group_near_copies`. However few queries there are, one group
+    is scored; of two or more, one watches.
 
     Raises:
         DataError: no test split.
     """
     test = dataset.split("test")
     rows = test.query_rows
-    inside = _share(dataset, rows, groups, seed, "guard") < GUARD_DEV
+    share = _share(dataset, rows, groups, seed, "guard")
+    inside = ((share < GUARD_DEV) | (share == share.min())) & (share != share.max())
     return Split(Part(_nothing(), test.only_queries(rows[inside]), test.only_queries(rows[~inside])))
 
 
