@@ -143,7 +143,7 @@ def check_use(dataset: Dataset, folds: int = 3) -> list[Finding]:
     others = [dataset.qrels[name].query_rows for name in ("train", "dev") if name in dataset.qrels]
     rows = np.unique(np.concatenate(others)) if others else np.empty(0, dtype=np.int32)
     distinct = len({tuple(tokens(dataset.queries.texts[row])) for row in test.query_rows})
-    if others and not len(np.setdiff1d(rows, test.query_rows)):
+    if others and not len(np.setdiff1d(rows, test.positives.query_rows)):
         message = (
             f"all {len(rows)} queries of train and dev are judged in test, too, so they are scored and train nothing"
         )
