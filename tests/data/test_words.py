@@ -127,7 +127,8 @@ def test_no_word_is_in_marks_blanks_punctuation_and_emoji(text: str) -> None:
 def test_every_letter_and_digit_of_unicode_is_in_a_token_and_nothing_else_is() -> None:
     """By ``unicodedata``, each character between blanks."""
     skipped = set("\u0640\u06e5\u06e6\u0345")  # signs of Arabic, letters by name only; a mark that folds to iota
-    letters, others = [], []
+    letters: list[str] = []
+    others: list[str] = []
     for code in range(sys.maxunicode + 1):
         sign = chr(code)
         category = unicodedata.category(sign)

@@ -12,6 +12,7 @@ import numpy as np
 
 import ranksaga
 from ranksaga.compare.comparison import compare
+from ranksaga.data.check import split_of
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.data.self_hits import describe_self_hits, self_hits
@@ -45,6 +46,7 @@ def benchmark_model(
     Raises:
         RankSagaError: a dataset or the model cannot be used; nothing is measured then.
     """
+    split = split_of(split)
     loaded = [load(name) for name in datasets]
     refuse_twins(list(zip(datasets, loaded, strict=True)))
     judged = [dataset.split(split) for dataset in loaded]
