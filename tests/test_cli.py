@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -89,3 +90,54 @@ def test_datasets_of_one_name_or_one_content_are_refused(
         command = ["benchmark", "-m", "minilm", "-d", folder / "pets", "-d", second]
         assert ranksaga(*command, monkeypatch=monkeypatch) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_dry_run_names_what_is_not_there_and_loads_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, pets = folder / "recipe.yaml", folder / "pets"
+    (folder / "empty").mkdir()
+
+    def dry(datasets: str, *more: str, model: str = "org/name") -> tuple[int, str]:
+        recipe.write_text(f"model: {model}\ndatasets: [{datasets}]\n", encoding="utf-8")
+        code = ranksaga("run", recipe, "--dry-run", *more, monkeypatch=monkeypatch)
+        return code, capsys.readouterr().err
+
+    assert dry(f"{pets}, scifact, 'python:json'") == (0, "")
+    for datasets, model, on, said in (
+        (str(folder / "gone"), "org/name", "local", "gone"),
+        (str(folder / "empty"), "org/name", "local", "none of them is there"),
+        ("no-such-dataset", "org/name", "local", "there is no dataset 'no-such-dataset'"),
+        ("'python:no_such_package'", "org/name", "local", "no package 'no_such_package' is installed"),
+        (str(pets), "./gone", "local", "there is no such folder"),
+        (str(pets), "'two words'", "local", "neither a folder nor a hub id"),
+        (str(pets), str(pets), "local", "is no model"),
+        (str(pets), "org/name", "moon", "--on moon"),
+        (str(pets), "org/name", "torchrun:none", "number of processes"),
+    ):
+        code, error = dry(datasets, "--on", on, model=model)
+        assert code == 2, said
+        assert said in error
+        assert error.count("\n") == 1
+    names = f"{pets}, scifact, 'python:json'"
+    recipe.write_text(f"datasets: [{names}]\n", encoding="utf-8")
+    code = f"import sys; sys.argv = ['ranksaga', 'run', {str(recipe)!r}, '--dry-run']; import ranksaga.cli; "
+    code += (
+        "import contextlib\nwith contextlib.suppress(SystemExit): ranksaga.cli.main()\nprint('torch' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "False"
+    assert sorted(path.name for path in folder.iterdir()) == ["empty", "pets", "recipe.yaml"]
+
+
+def test_check_says_what_a_run_would_refuse(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qrels = folder / "pets" / "qrels"
+    assert ranksaga("datasets", "check", folder / "pets", monkeypatch=monkeypatch) == 0
+    assert "too few for 3 folds" in capsys.readouterr().out
+    (qrels / "test.tsv").rename(qrels / "validation.tsv")
+    assert ranksaga("datasets", "check", folder / "pets", monkeypatch=monkeypatch) == 2
+    shown = capsys.readouterr()
+    assert "there is no split test (found: dev)" in shown.out
+    assert "good" not in shown.out

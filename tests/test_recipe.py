@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,29 @@ def test_a_mistake_outside_of_the_file_names_its_place(tmp_path: Path) -> None:
         with pytest.raises(RecipeError) as caught:
             load_recipe(path, overrides, environment)
         assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(
+            "training.best.learning_rate",
+            "training.best.weight_decay",
+            "training.best.scale",
+            "training.best.tolerance",
+        ),
+        *("training.best.standard_errors", "training.best.distillation.words", "training.best.distillation.anchor"),
+        "training.best.documents.learning_rate",
+    ],
+)
+def test_every_number_is_finite(place: str, number: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(place)):
+        load_recipe(None, [f"{place}={number}"], environment={})
+
+
+@pytest.mark.parametrize("place", ["training.best.merge_weights", "training.best.documents.weights"])
+def test_every_number_of_a_list_is_finite(place: str) -> None:
+    for number in (".inf", ".nan"):
+        with pytest.raises(RecipeError, match=re.escape(place)):
+            load_recipe(None, [f"{place}=[0.5, {number}]"], environment={})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageEr
 
 if TYPE_CHECKING:
     from ranksaga.data.dataset import Dataset
+    from ranksaga.recipe import Recipe
 
 __all__ = ["app", "main"]
 
@@ -90,7 +92,8 @@ def run(
     stop: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Reuse nothing.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the resolved recipe and the stages; do nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show the resolved recipe and the stages, check the names in it; do nothing."),
     ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Write where the time of this process went (profile.json) and show it.")
@@ -108,6 +111,7 @@ def run(
     resolved = load_recipe(recipe, set_ or [])
     check_stages(start, stop)
     if dry_run:
+        _check_names(resolved, on, detach=detach)
         typer.echo(dump_recipe(resolved) + f"# stages: {' -> '.join(STAGES)}\n# folder: {out / resolved.name}")
         return
     with profiled() if profile else nullcontext() as account:
@@ -118,6 +122,21 @@ def run(
         typer.echo(json.dumps(outcome.as_json(), indent=2))
     else:
         typer.echo(outcome.text())
+
+
+def _check_names(recipe: Recipe, on: str, *, detach: bool) -> None:
+    """Refuse a place, a model or a dataset that is not there; nothing is loaded or downloaded."""
+    from ranksaga.backends.base import check_place
+    from ranksaga.data.resolve import check_name
+    from ranksaga.encode.models import locate
+    from ranksaga.errors import ModelError
+
+    check_place(on, detach=detach)
+    model = locate(recipe.model)
+    if not Path(model).is_dir() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) is None:
+        raise ModelError(f"{recipe.model}: neither a folder nor a hub id; name a saved model's folder or org/name")
+    for name in (*recipe.datasets, *recipe.guards):
+        check_name(name)
 
 
 @app.command()

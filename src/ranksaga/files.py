@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ __all__ = [
     "atomic_dir",
     "atomic_open",
     "cache_home",
+    "file_name",
     "hash_file",
     "hash_json",
+    "plain_file_name",
     "read_json",
     "write_json",
     "write_text",
@@ -120,3 +123,16 @@ def hash_json(value: Any) -> str:
     """Short identity (16 hex digits of SHA-256) of a JSON-like value; key order does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def plain_file_name(name: str) -> str:
+    """A name as one of a file, readable: what is no letter, digit, dot, hyphen or underscore becomes an underscore."""
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "_"
+
+
+def file_name(name: str) -> str:
+    """The same, and no two names give one file: a hash of it follows where anything was replaced or cut."""
+    plain = plain_file_name(name)[:100]
+    return (
+        plain if plain == name else f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    )

@@ -27,9 +27,9 @@ ENVIRONMENT_PREFIX = "RANKSAGA_RECIPE_"
 
 
 class Settings(BaseModel):
-    """Frozen, and strict about keys."""
+    """Frozen, strict about keys, and every number finite: YAML has .inf and .nan."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Distillation(Settings):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ranksaga.data.beir import read_beir
+from ranksaga.data.beir import count_beir, read_beir
 from ranksaga.data.check import check_beir
 from ranksaga.errors import DataError
 
@@ -269,3 +269,61 @@ def test_every_problem_is_listed_with_its_line(folder: Path) -> None:
 def test_a_missing_corpus_is_one_finding_not_one_per_judgment(folder: Path) -> None:
     (folder / "corpus.jsonl").unlink()
     assert [finding.code for finding in check_beir(folder)] == ["missing-file"]
+
+
+def judge(folder: Path, **splits: str) -> None:
+    """Give the dataset these splits: pairs of query and document, such as ``q1 d1, q2 d2``."""
+    for file in (folder / "qrels").iterdir():
+        file.unlink()
+    for split, pairs in splits.items():
+        lines = ["\t".join([*pair.split(), "1"]) for pair in pairs.split(", ")]
+        (folder / "qrels" / f"{split}.tsv").write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "validation", "eval"])
+def test_without_a_test_split_a_dataset_is_not_good(split: str, folder: Path) -> None:
+    judge(folder, **{split: "q1 d1, q2 d2, q3 d3"})
+    errors = [str(finding) for finding in check_beir(folder) if finding.level == "error"]
+    have = "dev" if split == "validation" else split
+    assert errors == [f"qrels: there is no split test (found: {have}), and a run scores no other; add qrels/test.tsv"]
+    assert list(read_beir(folder).qrels) == [have]  # it can be read: benchmark --split scores it
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
+def test_other_names_of_dev_are_dev(name: str, folder: Path) -> None:
+    judge(folder, **{name: "q1 d1", "test": "q2 d2"})
+    assert sorted(read_beir(folder).qrels) == ["dev", "test"]
+    assert sorted(count_beir(folder).splits) == ["dev", "test"]
+    assert check_beir(folder) == []
+
+
+def test_two_names_of_one_split_are_refused(folder: Path) -> None:
+    judge(folder, dev="q1 d1", val="q3 d1", test="q2 d2")
+    with pytest.raises(DataError, match=r"qrels/val\.tsv: another file holds the split dev, too; keep one"):
+        read_beir(folder)
+
+
+USES = {
+    "unused-split": ({"eval": "q1 d1", "train": "q3 d3", "test": "q2 d2"}, "the split 'eval' takes no part in a run"),
+    "nothing-trains": ({"train": "q2 d1", "test": "q2 d2"}, "all 1 queries of train and dev are judged in test, too"),
+    "too-few-queries": ({"test": "q1 d1, q2 d2"}, "2 distinct test queries and no train or dev: too few for 3 folds"),
+}
+
+
+@pytest.mark.parametrize("code", USES)
+def test_what_may_surprise_in_a_run_is_said(code: str, folder: Path) -> None:
+    splits, said = USES[code]
+    judge(folder, **splits)
+    (finding,) = check_beir(folder)
+    assert (finding.level, finding.code) == ("warning", code)
+    assert said in finding.message
+
+
+def test_documents_that_are_the_query_itself_are_counted(folder: Path) -> None:
+    queries = (folder / "queries.jsonl").read_text(encoding="utf-8").replace('"q1"', '"d3"')
+    (folder / "queries.jsonl").write_text(queries, encoding="utf-8")
+    judge(folder, train="q3 d1", test="d3 d1, q2 d2")
+    (finding,) = check_beir(folder)
+    assert str(finding) == "qrels: 1 query has the id of a document, which is left out of their rankings, as BEIR does"
+    judge(folder, train="q3 d1", test="d3 d3, q2 d2")
+    assert check_beir(folder) == []

@@ -189,3 +189,22 @@ def test_without_a_test_split_nothing_can_be_scored() -> None:
     one = dataset(train=[0, 1])
     with pytest.raises(DataError, match=r"qrels/test\.tsv"):
         split_trained(one, alone(one), folds=3, seed=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_smallest_guard_is_scored_and_from_two_groups_on_watched(count: int, seed: int) -> None:
+    ids = tuple(f"q{row}" for row in range(count))
+    one = Dataset(
+        "guard",
+        Corpus(("d",), ("",), ("text",)),
+        Queries(ids, ids),
+        {"test": Qrels.of([(row, 0, 1) for row in range(count)])},
+    )
+    part = split_guard(one, alone(one), seed=seed).shipped
+    assert len(part.scored.query_rows) >= 1
+    assert (len(part.dev.query_rows) >= 1) == (count > 1)
+    assert sorted([*part.dev.query_rows, *part.scored.query_rows]) == list(range(count))
+    same = NearCopies(np.zeros(count, dtype=np.int32), np.empty((0, 2), dtype=np.int32))
+    copies = split_guard(one, same, seed=seed).shipped
+    assert (len(copies.dev), len(copies.scored)) == (0, count)

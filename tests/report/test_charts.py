@@ -48,3 +48,25 @@ def test_without_guards_the_selection_goes_by_weight(study: ReportData) -> None:
     bare = replace(selection, points=tuple(replace(point, kept=None, retention={}) for point in selection.points))
     assert "gain by weight" in selection_svg(bare)
     assert "gain against retention" in selection_svg(selection)
+
+
+def test_a_name_is_no_formula(study: ReportData) -> None:
+    """Between two dollar signs matplotlib reads TeX, and fails where it is none."""
+    name = r"a$\frac{b$ c_d^e\$"
+
+    def renamed(dataset: str) -> str:
+        return name if dataset == "alpha" else dataset
+
+    comparison = replace(
+        study.comparison,
+        rows=tuple(replace(row, dataset=renamed(row.dataset)) for row in study.comparison.rows),
+    )
+    odd = replace(study, comparison=comparison)
+    assert name in odd.comparison.datasets
+    for svg in (change_svg(odd), bars_svg(odd)):
+        root = ElementTree.fromstring(svg)
+        texts = ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert name in texts
+    assert comparison_png(odd)[:4] == b"\x89PNG"
+    selection = replace(study.selections[0], system=name)
+    assert name in selection_svg(selection)

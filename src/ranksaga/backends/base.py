@@ -13,7 +13,7 @@ from ranksaga.recipe import Recipe
 from ranksaga.run.pipeline import Outcome, finished, run_recipe
 from ranksaga.run.voice import Terminal
 
-__all__ = ["collect", "launch"]
+__all__ = ["check_place", "collect", "launch"]
 
 
 def launch(
@@ -31,13 +31,9 @@ def launch(
     Raises:
         UsageError: the place is unknown, or a package it needs is not installed.
     """
-    place = on.split(":")[0]
-    if place not in ("local", "torchrun", "ray", "modal"):
-        raise UsageError(f"--on {on}: expected local, torchrun:N, ray[:N|:ADDRESS] or modal[:GPU]")
+    place = check_place(on, detach=detach)
     if place == "modal":
         return _on_modal(recipe, folder, on.partition(":")[2], detach=detach, start=start, stop=stop, fresh=fresh)
-    if detach:
-        raise UsageError("--detach: this run ends with its terminal; use your shell (nohup ... &), or --on modal")
     if place == "local":
         return run_recipe(recipe, folder, Terminal(), start=start, stop=stop, fresh=fresh)
     run = _on_torchrun if place == "torchrun" else _on_ray
@@ -46,6 +42,28 @@ def launch(
     if not fresh and start is None and stop is None and (done := finished(recipe, folder)) is not None:
         return done
     return execute(recipe, folder, start=start, stop=stop, fresh=fresh)
+
+
+def check_place(on: str, *, detach: bool = False) -> str:
+    """The back end's name in ``--on``; nothing is started or loaded.
+
+    Raises:
+        UsageError: the place is unknown, or a package it needs is not installed.
+    """
+    place, _, where = on.partition(":")
+    if place not in ("local", "torchrun", "ray", "modal") or (place == "local" and where):
+        raise UsageError(f"--on {on}: expected local, torchrun:N, ray[:N|:ADDRESS] or modal[:GPU]")
+    if place == "modal":
+        _needs_modal()
+    elif detach:
+        raise UsageError("--detach: this run ends with its terminal; use your shell (nohup ... &), or --on modal")
+    if place == "ray":
+        _needs_ray()
+    if place == "torchrun":
+        from ranksaga.backends.torchrun import parse_count
+
+        parse_count(where)
+    return place
 
 
 def collect(run: str, folder: Path) -> None:
@@ -74,11 +92,15 @@ def _on_torchrun(where: str) -> Callable[..., Outcome]:
 
 
 def _on_ray(where: str) -> Callable[..., Outcome]:
-    if importlib.util.find_spec("ray") is None:
-        raise UsageError('the package ray is not installed, which Ray needs; install: pip install "ranksaga[ray]"')
+    _needs_ray()
     from ranksaga.backends.ray_cluster import parse_place, run_on_ray
 
     return partial(run_on_ray, place=parse_place(where))
+
+
+def _needs_ray() -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError('the package ray is not installed, which Ray needs; install: pip install "ranksaga[ray]"')
 
 
 def _needs_modal() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ranksaga.data.check import QRELS_HEADER, Finding, parse
+from ranksaga.data.check import QRELS_HEADER, Finding, parse, split_of
 from ranksaga.data.dataset import Dataset
 from ranksaga.errors import DataError
 from ranksaga.files import atomic_dir
@@ -103,7 +103,7 @@ def count_beir(path: Path) -> Counts:
     for file in sorted(path.glob("qrels/*.tsv")):
         with file.open("rb") as stream:
             judged = [line.partition(b"\t")[0] for line in stream if not line.isspace()][1:]
-        splits[file.stem] = (len(set(judged)), len(judged))
+        splits[split_of(file.stem)] = (len(set(judged)), len(judged))
     return Counts(_count_lines(path / "corpus.jsonl"), _count_lines(path / "queries.jsonl"), splits)
 
 

@@ -82,7 +82,11 @@ def build(name: str) -> Dataset:
 
 
 def source_state(name: str) -> str:
-    """Stamp of the files that a ``python:`` name would be built from, without reading them."""
+    """Stamp of the files that a ``python:`` name would be built from, without reading them.
+
+    Raises:
+        DataError: there is no such package, or it is not written in Python.
+    """
     root, _ = _root(_split_name(name)[0])
     return _state(root)
 

@@ -16,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
+from ranksaga.data.self_hits import count_self_hits, describe_self_hits
+from ranksaga.data.words import tokens
 
-__all__ = ["QRELS_HEADER", "Finding", "check_beir", "parse"]
+__all__ = ["QRELS_HEADER", "Finding", "check_beir", "check_use", "parse", "split_of"]
 
 QRELS_HEADER = "query-id\tcorpus-id\tscore"
 _BOM = b"\xef\xbb\xbf"
 _MAX_GRADE = 2**31 - 1  # grades are int32
+_SPLITS = ("train", "dev", "test")
+_OTHER_NAMES = dict.fromkeys(("validation", "valid", "val"), "dev")
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,60 @@ def _kind(value: object) -> str:
 
 
 def check_beir(path: Path) -> list[Finding]:
-    """Every problem of the dataset in a folder, file by file in the order of lines; empty if it is sound."""
+    """Every problem of the dataset in a folder, file by file in the order of lines; empty if it is sound.
+
+    Of a folder without errors also what stands in the way of a run; see :func:`check_use`.
+    """
     findings: list[Finding] = []
-    parse(path, path.name, findings.append)
+    dataset = parse(path, path.name, findings.append)
+    if any(finding.level == "error" for finding in findings):
+        return findings
+    return findings + check_use(dataset)
+
+
+def check_use(dataset: Dataset, folds: int = 3) -> list[Finding]:
+    """What a run refuses about a dataset that can be read (errors), and what it does that may surprise (warnings).
+
+    Args:
+        dataset: as it was read.
+        folds: into which the queries of a dataset with a test split only are cut.
+    """
+    findings = [
+        _of_qrels("warning", "unused-split", f"the split {name!r} takes no part in a run; train, dev and test do")
+        for name in dataset.qrels
+        if name not in _SPLITS
+    ]
+    test = dataset.qrels.get("test")
+    if test is None:
+        have = ", ".join(sorted(dataset.qrels)) or "none"
+        message = f"there is no split test (found: {have}), and a run scores no other; add qrels/test.tsv"
+        return [*findings, _of_qrels("error", "no-test", message)]
+    others = [dataset.qrels[name].query_rows for name in ("train", "dev") if name in dataset.qrels]
+    rows = np.unique(np.concatenate(others)) if others else np.empty(0, dtype=np.int32)
+    distinct = len({tuple(tokens(dataset.queries.texts[row])) for row in test.query_rows})
+    if others and not len(np.setdiff1d(rows, test.positives.query_rows)):
+        message = (
+            f"all {len(rows)} queries of train and dev are judged in test, too, so they are scored and train nothing"
+        )
+        findings.append(_of_qrels("warning", "nothing-trains", message))
+    elif not others and distinct < folds:
+        message = (
+            f"{distinct} distinct test queries and no train or dev: too few for {folds} folds, so a run takes "
+            "the dataset as a guard only"
+        )
+        findings.append(_of_qrels("warning", "too-few-queries", message))
+    if count := count_self_hits(dataset):
+        findings.append(_of_qrels("warning", "self-hits", describe_self_hits(count)))
     return findings
+
+
+def _of_qrels(level: Literal["error", "warning"], code: str, message: str) -> Finding:
+    return Finding(level, code, "qrels", None, message)
+
+
+def split_of(stem: str) -> str:
+    """The split that a file in ``qrels`` holds, from its name without ending: other names of dev are dev."""
+    return _OTHER_NAMES.get(stem, stem)
 
 
 def parse(path: Path, name: str, report: Report) -> Dataset:
@@ -124,13 +178,18 @@ def parse(path: Path, name: str, report: Report) -> Dataset:
         report(Finding("error", "missing-folder", ".", None, f"there is no folder {path}; check the path"))
     corpus = _parse_corpus(_File(path, "corpus.jsonl", report))
     queries = _parse_queries(_File(path, "queries.jsonl", report))
-    qrels = {}
+    qrels: dict[str, Qrels] = {}
     names = sorted(file.name for file in path.glob("qrels/*.tsv"))
     if not names:
         message = "there is no qrels/*.tsv; add qrels/test.tsv with the judgments"
         report(Finding("error", "missing-file", "qrels", None, message))
     for file_name in names:
-        qrels[file_name.removesuffix(".tsv")] = _parse_qrels(_File(path, f"qrels/{file_name}", report), corpus, queries)
+        split = split_of(file_name.removesuffix(".tsv"))
+        file = _File(path, f"qrels/{file_name}", report)
+        if split in qrels:
+            file.error("duplicate-split", f"another file holds the split {split}, too; keep one of them")
+            continue
+        qrels[split] = _parse_qrels(file, corpus, queries)
     return Dataset(name, corpus, queries, qrels)
 
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ranksaga.data.words import folded
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -50,10 +52,8 @@ class Leak:
 
 
 def normalised(text: str) -> str:
-    """Case, width, punctuation and white space folded away; letters keep their marks, in any script."""
-    # NFC after case folding: folding can take a letter apart (Turkish capital I with a dot).
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join("".join(char if _is_word(char) else " " for char in folded).split())
+    """Case, width, composition, punctuation and white space folded away; letters keep their marks, in any script."""
+    return " ".join("".join(char if _is_word(char) else " " for char in folded(text)).split())
 
 
 def find_leaks(training: Sequence[str], scored: Sequence[str]) -> list[Leak]:

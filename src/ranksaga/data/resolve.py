@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ranksaga.data.beir import read_beir
-from ranksaga.data.build import PREFIX, build
+from ranksaga.data.build import PREFIX, build, source_state
 from ranksaga.data.catalog import catalog
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.download import dataset_cache, download
 from ranksaga.data.hub import is_hub_name
 from ranksaga.errors import DataError
 
-__all__ = ["Available", "available", "load", "locate", "refuse_twins"]
+__all__ = ["Available", "available", "check_name", "load", "locate", "refuse_twins"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,23 @@ def load(name: str) -> Dataset:
     if path is None:
         path = download(name) if _is_downloadable(name) else _refuse(name)
     return read_beir(path, path.resolve().name if path == Path(name).expanduser() else name)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that :func:`load` would find nothing for; no text is read and nothing is downloaded.
+
+    Raises:
+        DataError: nothing has this name.
+    """
+    if name.startswith(PREFIX):
+        source_state(name)
+        return
+    path = locate(name)
+    if path is None:
+        if not _is_downloadable(name):
+            _refuse(name)
+    elif not _is_dataset(path):
+        raise DataError(f"{path}: a dataset has corpus.jsonl, queries.jsonl and qrels, and none of them is there")
 
 
 def refuse_twins(datasets: Sequence[tuple[str, Dataset]]) -> None:

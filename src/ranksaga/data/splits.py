@@ -109,12 +109,15 @@ def find_near_copies(dataset: Dataset, rows: NDArray[np.int32], *, folds: int) -
 def split_guard(dataset: Dataset, copies: NearCopies, *, seed: int) -> Split:
     """A guard: a fixed third of its test queries watches the selection, the others are scored.
 
+    However few queries there are, one group is scored; of two or more, one watches.
+
     Raises:
         DataError: no test split.
     """
     test = dataset.split("test")
     rows = test.query_rows
-    inside = _share(dataset, rows, copies.groups, seed, "guard") < GUARD_DEV
+    share = _share(dataset, rows, copies.groups, seed, "guard")
+    inside = ((share < GUARD_DEV) | (share == share.min())) & (share != share.max())
     watching = _apart(copies, rows[inside], rows[~inside])
     return Split(Part(_nothing(), test.only_queries(watching), test.only_queries(rows[~inside])))
 

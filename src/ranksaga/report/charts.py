@@ -48,6 +48,7 @@ _STYLE = {
     "xtick.labelcolor": _MUTED,
     "ytick.labelcolor": _INK,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
 
 

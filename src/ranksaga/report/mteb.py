@@ -6,12 +6,11 @@ Layout and keys are those of ``mteb.results.TaskResult`` and of MTEB's result ca
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ranksaga.evaluate.evaluation import Evaluation
-from ranksaga.files import write_json
+from ranksaga.files import plain_file_name, write_json
 
 __all__ = ["result_folder", "write_model_meta", "write_task_result"]
 
@@ -21,7 +20,7 @@ _MAIN = "ndcg_at_10"
 def result_folder(folder: Path, model: str, revision: str) -> Path:
     """``<folder>/results/<model>/<revision>`` as MTEB spells it: ``/`` is ``__`` and a space is ``_``."""
     name = model.replace("/", "__").replace(" ", "_")
-    return folder / "results" / name / _file_name(revision)
+    return folder / "results" / name / plain_file_name(revision)
 
 
 def write_task_result(
@@ -35,6 +34,7 @@ def write_task_result(
     task_name: str | None = None,
     languages: Sequence[str] = ("eng-Latn",),
     main_metric: str = _MAIN,
+    stem: str | None = None,
 ) -> Path:
     """Write one dataset's scores as a ``TaskResult``.
 
@@ -48,6 +48,7 @@ def write_task_result(
         task_name: MTEB's name of the dataset (``SciFact``) where it differs from ours.
         languages: Languages with script, as ISO 639-3 and ISO 15924 codes.
         main_metric: The metric that MTEB shows first.
+        stem: The file's name without its ending; None: the task's name, as far as a file can have it.
 
     Returns:
         Path of the file.
@@ -55,7 +56,7 @@ def write_task_result(
     name = task_name or evaluation.dataset
     means = {metric: round(evaluation.mean(metric), 6) for metric in evaluation.values}
     scores = {**means, "main_score": means[main_metric], "hf_subset": "default", "languages": list(languages)}
-    path = result_folder(folder, model, revision) / f"{_file_name(name)}.json"
+    path = result_folder(folder, model, revision) / f"{stem or plain_file_name(name)}.json"
     write_json(
         path,
         {
@@ -114,8 +115,3 @@ def write_model_meta(
         },
     )
     return path
-
-
-def _file_name(name: str) -> str:
-    """A dataset may be named by a path or with a colon: a file's name has neither."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "_"

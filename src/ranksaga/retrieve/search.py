@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.data.dataset import Dataset
+from ranksaga.data.self_hits import self_hits
 from ranksaga.errors import DataError, ModelError
 from ranksaga.kernels.compiled import compiled_kernels
 from ranksaga.profile import timed
@@ -39,15 +39,6 @@ _MULTIPLE = 64
 # A rough first pass is taken from this many products on, and where it leaves few documents of many.
 _LARGE = 5e10
 _SHALLOW = 32
-
-
-def self_hits(dataset: Dataset) -> NDArray[np.int32]:
-    """For each query of the dataset the corpus row with the same id, or -1 (int32, one a query row).
-
-    BEIR and MTEB remove such a document from the query's ranking.
-    """
-    rows = dataset.corpus.rows
-    return np.array([rows.get(identifier, -1) for identifier in dataset.queries.ids], dtype=np.int32)
 
 
 def search(

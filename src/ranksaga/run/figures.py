@@ -12,7 +12,7 @@ from ranksaga.compare.comparison import compare
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
-from ranksaga.files import read_json, write_json
+from ranksaga.files import file_name, read_json, write_json
 from ranksaga.recipe import Recipe, load_recipe
 from ranksaga.report.data import FIRST_STUDY, Facts, ReportData
 from ranksaga.report.markdown import markdown_table
@@ -20,7 +20,7 @@ from ranksaga.report.tables import results_table
 from ranksaga.report.write import write_report
 from ranksaga.run.context import Context
 from ranksaga.run.measure import baseline, rankings_of
-from ranksaga.run.single import PER_QUERY, evaluation_json, file_name
+from ranksaga.run.single import PER_QUERY, evaluation_json
 from ranksaga.run.store import Store
 from ranksaga.run.voice import Silent
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset, Qrels
-from ranksaga.errors import StageError
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.recipe import Training
@@ -24,6 +23,7 @@ from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import Lesson, Trained, train, trials
 from ranksaga.run.measure import baseline, lexical, measure, rankings_of, vectors_of
 from ranksaga.run.plan import SHIPPED, Plan, View, make_plan
+from ranksaga.run.preflight import check_audited, check_data, self_hits_note
 from ranksaga.run.publish import Measured, Result, System, publish
 from ranksaga.run.select import DevSet, dev_set
 from ranksaga.run.stages import runs_to
@@ -48,8 +48,11 @@ class Model:
 
 def execute(context: Context, folder: Path, stop: str | None) -> Result | None:
     """All stages up to ``stop``; the result where the comparison was reached."""
+    check_data(context)
     for subject in context.subjects:
         _describe(context, subject)
+        if note := self_hits_note(subject):
+            context.voice.say(f"  {note}")
     if not runs_to(stop, "baseline"):
         return None
     context.voice.say(_introduction(context))
@@ -59,6 +62,7 @@ def execute(context: Context, folder: Path, stop: str | None) -> Result | None:
     if not runs_to(stop, "pairs"):
         return None
     plan = make_plan(context)
+    check_audited(context, plan)
     if not runs_to(stop, "train"):
         return None
     models = context.team.map(lambda preset: _model(context, preset, plan, bases, words, stop), context.recipe.presets)
@@ -110,16 +114,7 @@ def _model(
         sets = _dev_sets(context, settings, plan.selecting(view, settings), bases, words)
         return trained, select(context, lesson, trained, sets)
 
-    views = [
-        view
-        for view in plan.views
-        if plan.training(view, settings) and (view.name == SHIPPED or settings.splits != "train")
-    ]
-    if not views:
-        raise StageError(
-            f"{preset}: no query is left to train on ({', '.join(context.recipe.datasets)}); "
-            "add a train split, or see stages/pairs for what the leakage audit dropped"
-        )
+    views = [view for view in plan.views if view.name == SHIPPED or settings.splits != "train"]
     found = {view.name: entries for view, entries in zip(views, context.team.map(learn, views), strict=True)}
     return Model(
         preset,
@@ -139,10 +134,6 @@ def _searched(
     view = plan.view(SHIPPED)
     devs = {name: dev for name, dev in plan.selecting(view, settings).items() if name not in plan.cross_fitted}
     sets = _dev_sets(context, settings, devs, bases, words)
-    if not any(one.role == "trained" for one in sets):
-        raise StageError(
-            f"{preset}: search: {settings.search} needs dev queries, and no dataset with train or dev has any"
-        )
 
     def gain_of(trial: Training) -> float:
         lesson = Lesson(preset, trial, SHIPPED, plan.training(view, trial), bases)
@@ -179,7 +170,7 @@ def _dev_sets(
 
 
 def _shipped(model: Model) -> Entry:
-    return model.selected["shipped"]
+    return model.selected[SHIPPED]
 
 
 def _evaluated(
@@ -221,15 +212,16 @@ def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, E
     mixed: list[Evaluation] = []
     blends: dict[str, tuple[Blend, ...]] = {}
     pieces = [(one, view) for one in context.subjects for view in plan.scoring_views(one.name, tuple(model.selected))]
+    # The shipped model scores nothing where all datasets are cross-fitted, and is shipped all the same.
     encoders = {
         view: chosen_encoder(context, model.preset, model.selected[view])
-        for view in dict.fromkeys(view for _, view in pieces)
+        for view in dict.fromkeys([*(view for _, view in pieces), SHIPPED])
     }
 
     def score(piece: tuple[Subject, str]) -> Entry:
         subject, view = piece
         rows = plan.rows_to_rank(subject.name, view, context.recipe.training[model.preset])
-        label = f"{model.preset} {subject.name}" + ("" if view == "shipped" else f" {view}")
+        label = f"{model.preset} {subject.name}" + ("" if view == SHIPPED else f" {view}")
         return measure(context, "optimized", label, encoders[view], subject.dataset, rows)
 
     scored = list(zip(pieces, context.team.map(score, pieces), strict=True))
@@ -244,7 +236,7 @@ def _optimized(context: Context, model: Model, plan: Plan, words: Mapping[str, E
         if hybrid is not None:
             mixed.append(_evaluated(subject, plan, hybrid[0], "hybrid", out_of_fold=out_of_fold))
             blends[subject.name] = hybrid[1]
-    return System(model.preset, tuple(values), parts, encoders["shipped"], tuple(mixed), blends)
+    return System(model.preset, tuple(values), parts, encoders[SHIPPED], tuple(mixed), blends)
 
 
 def _pooled(plan: Plan, name: str, entries: Mapping[str, Entry]) -> Rankings:

@@ -38,6 +38,7 @@ def measure(
         "dataset": dataset.fingerprint,
         "depth": context.recipe.depth,
         "queries": rows.tolist(),
+        "left_out": 2,  # version of the rule for documents that are the query itself
     }
 
     def work(folder: Path) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def measure(
 def lexical(context: Context, subject: Subject) -> Entry:
     """BM25 rankings of all judged queries."""
     rows = judged_rows(subject.dataset)
-    inputs = {"dataset": subject.dataset.fingerprint, "depth": context.recipe.depth, "bm25": [0.9, 0.4, 1]}
+    inputs = {"dataset": subject.dataset.fingerprint, "depth": context.recipe.depth, "bm25": [0.9, 0.4, 3]}
 
     def work(folder: Path) -> dict[str, Any]:
         from ranksaga.retrieve.lexical import bm25_rankings

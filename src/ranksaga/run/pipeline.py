@@ -67,7 +67,8 @@ def run_recipe(
         folder: of this run; stages, results, model and report go there.
         voice: is told what happens.
         start: do this stage and all later ones again.
-        stop: end after this stage.
+        stop: end after this stage. Of a finished run the recipe and the mark that it is finished stay as they are:
+            they belong to its report.
         fresh: do everything again.
         team: does the work; none: this process.
 
@@ -84,8 +85,9 @@ def run_recipe(
     for stage in STAGES[STAGES.index(start) :] if start else ():
         shutil.rmtree(folder / "stages" / stage, ignore_errors=True)
     state = stamp(recipe)
-    (folder / MARKER).unlink(missing_ok=True)
-    write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    if runs_to(stop, "report") or not (folder / MARKER).is_file():
+        (folder / MARKER).unlink(missing_ok=True)
+        write_text(folder / "recipe.yaml", dump_recipe(recipe))
     context = Context(recipe, Store(folder, on_start=voice.stage, price=price), voice, team)
     from ranksaga.run.flow import execute
 

@@ -13,7 +13,7 @@ from ranksaga.compare.results import Comparison
 from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.towers import towers
 from ranksaga.evaluate.evaluation import Evaluation
-from ranksaga.files import atomic_dir, write_json
+from ranksaga.files import atomic_dir, file_name, write_json
 from ranksaga.recipe import dump_recipe
 from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Selection
 from ranksaga.report.mteb import write_model_meta, write_task_result
@@ -28,7 +28,7 @@ from ranksaga.run.environment import describe_environment
 from ranksaga.run.ledger import ledger_facts, ledger_json
 from ranksaga.run.plan import Plan
 from ranksaga.run.select import qualifies, relative
-from ranksaga.run.single import PER_QUERY, evaluation_json, file_name
+from ranksaga.run.single import PER_QUERY, evaluation_json
 from ranksaga.run.store import Entry
 
 __all__ = ["Measured", "Result", "System", "publish"]
@@ -199,6 +199,7 @@ def _write_results(measured: Measured, folder: Path) -> None:
                 revision=revision,
                 dataset_revision=subject.dataset.fingerprint,
                 seconds=None,
+                stem=name,
             )
             write_run(
                 folder / "rankings" / f"{system.name}.{name}.trec",

@@ -12,8 +12,10 @@ import numpy as np
 
 import ranksaga
 from ranksaga.compare.comparison import compare
+from ranksaga.data.check import split_of
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.resolve import load, refuse_twins
+from ranksaga.data.self_hits import describe_self_hits, self_hits
 from ranksaga.encode.cache import results_home
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.models import locate
@@ -21,7 +23,7 @@ from ranksaga.errors import DataError
 from ranksaga.evaluate.benchmark import benchmark
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
-from ranksaga.files import hash_file, hash_json, read_json, write_json
+from ranksaga.files import file_name, hash_file, hash_json, read_json, write_json
 from ranksaga.report.markdown import markdown_table
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.tables import results_table
@@ -44,6 +46,7 @@ def benchmark_model(
     Raises:
         RankSagaError: a dataset or the model cannot be used; nothing is measured then.
     """
+    split = split_of(split)
     loaded = [load(name) for name in datasets]
     refuse_twins(list(zip(datasets, loaded, strict=True)))
     judged = [dataset.split(split) for dataset in loaded]
@@ -57,6 +60,8 @@ def benchmark_model(
     found = []
     for dataset, judgments in zip(loaded, judged, strict=True):
         rows = judgments.query_rows
+        if left_out := int((self_hits(dataset)[rows] >= 0).sum()):
+            voice.say(f"{dataset.name}: {describe_self_hits(left_out)}")
         with voice.progress(dataset.name, len(rows) + len(dataset.corpus)) as advance:
             rankings = benchmark(encoder, dataset, rows, 1000, advance)
         evaluation = evaluate(rankings, dataset, split, system=model)
@@ -65,11 +70,17 @@ def benchmark_model(
         if out is None:
             continue
         revision = encoder.spec.revision
+        name = file_name(dataset.name)
         write_task_result(
-            evaluation, out, model=model, revision=revision, dataset_revision=dataset.fingerprint, seconds=None
+            evaluation,
+            out,
+            model=model,
+            revision=revision,
+            dataset_revision=dataset.fingerprint,
+            seconds=None,
+            stem=name,
         )
         write_model_meta(out, model=model, revision=revision, max_tokens=encoder.spec.max_length)
-        name = file_name(dataset.name)
         write_run(out / "rankings" / f"{name}.trec", rankings, dataset.queries.ids, dataset.corpus.ids, tag="ranksaga")
         write_json(out / PER_QUERY / f"{name}.json", evaluation_json(evaluation))
     return found
@@ -116,11 +127,6 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
             metric: [round(float(value), 9) for value in values] for metric, values in evaluation.values.items()
         },
     }
-
-
-def file_name(name: str) -> str:
-    """A dataset's name as a file name."""
-    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,12 @@ class DistillationBatches:
     """
 
     def __init__(self, sources: Sequence[Teacher], settings: Training, seed: int) -> None:
-        if not sources or settings.distillation is None or any(len(source.pseudo) == 0 for source in sources):
-            raise StageError("nothing to distil: no corpus gives pseudo-queries; set distillation: null")
+        wordless = [source.name for source in sources if len(source.pseudo) == 0]
+        if not sources or settings.distillation is None or wordless:
+            raise StageError(
+                f"nothing to distil: no pseudo-query can be taken from {', '.join(wordless) or 'no dataset'}, whose "
+                "documents have no words; give them texts, or make the dataset a guard"
+            )
         self._sources = tuple(sources)
         self._settings = settings
         self._options = settings.distillation

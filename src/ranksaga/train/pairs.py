@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset, Qrels
+from ranksaga.data.self_hits import self_hits
 from ranksaga.errors import DataError
 
 __all__ = ["Source", "TrainingLists", "TrainingPairs", "first_equal", "labelled_pairs"]
@@ -233,10 +234,11 @@ def labelled_pairs(dataset: Dataset, train: Qrels, *, titles: bool) -> TrainingP
             f"{dataset.name}: no positive pair to train on among {len(train)} judgments; "
             "check the split's grades, or make the dataset a guard"
         )
-    # BEIR removes a document with the query's id from its ranking, so it is no negative either.
-    rows = dataset.corpus.rows
-    own = [(same_query[q], same_document[rows[i]]) for q, i in enumerate(dataset.queries.ids) if i in rows]
-    not_negative = np.unique(np.concatenate([pairs, np.array(own, dtype=np.int32).reshape(-1, 2)]), axis=0)
+    # A document that is the query itself is left out of its ranking, so it is no negative either.
+    hits = self_hits(dataset)
+    asked = np.flatnonzero(hits >= 0)
+    own = np.stack([same_query[asked], same_document[hits[asked]]], axis=1)
+    not_negative = np.unique(np.concatenate([pairs, own]), axis=0)
     return TrainingPairs(dataset.name, queries, documents, pairs, not_negative)
 
 

@@ -21,7 +21,6 @@ dataset.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -30,13 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Corpus, Dataset, Qrels
+from ranksaga.data.words import word_count
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.files import hash_json
 from ranksaga.retrieve.blend import FEEDBACK_DOCUMENTS, hubness, towards
 from ranksaga.retrieve.lexical import LexicalIndex
 from ranksaga.retrieve.rankings import tie_order
 from ranksaga.retrieve.search import search
-from ranksaga.train.pseudo import PseudoQuery, code_parts
+from ranksaga.train.pseudo import PseudoQuery, code_parts, sentences
 
 __all__ = ["Mix", "Passages", "Teacher", "choose_mix", "passages_of"]
 
@@ -230,8 +230,8 @@ def passages_of(corpus: Corpus) -> tuple[list[str], NDArray[np.int64]]:
     for row, (title, text) in enumerate(zip(corpus.titles, corpus.texts, strict=True)):
         parts = code_parts(text)
         if parts is None:
-            sentences = [one for one in re.split(r"(?<=[.!?])\s+|\s\.\s", text) if len(one.split()) >= 4]
-            parts = [" ".join(sentences[start : start + 2]) for start in range(0, len(sentences), 2)] or [text or title]
+            usable = [one for one in sentences(text) if word_count(one) >= 4]
+            parts = [" ".join(usable[start : start + 2]) for start in range(0, len(usable), 2)] or [text or title]
         texts += parts
         rows += [row] * len(parts)
     return texts, np.array(rows, dtype=np.int64)
