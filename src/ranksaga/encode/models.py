@@ -93,7 +93,7 @@ def load_model(
         hint = "save the model anew, all its files together"
         if "trust_remote_code" in text:
             hint = f"it brings its own code: read it, then give {TRUST}"
-        elif "state_dict" in text or "conversion of the weights" in text:
+        elif "state_dict" in text or "cannot be put together" in text:
             hint = "its weights are not those of its config: save the model anew as it was trained"
         elif "safetensors" in text and not allow_pickle:
             hint = f"it has no weights in safetensors that can be read: convert it, or if you trust it give {PICKLE}"

@@ -57,15 +57,26 @@ def loading_reports() -> Iterator[list[LoadReport]]:
     def asking(cls: type, *values: Any, **options: Any) -> Any:
         wanted = options.pop("output_loading_info", False)
         options["ignore_mismatched_sizes"] = True  # refused by check_weights, which names them
-        network, found = plain.__get__(None, cls)(*values, output_loading_info=True, **options)
+        try:
+            network, found = plain.__get__(None, cls)(*values, output_loading_info=True, **options)
+        except RuntimeError as error:
+            if not unconverted:
+                raise
+            raise RuntimeError(
+                f"{len(unconverted)} tensors cannot be put together from those in the file ({_few(unconverted)})"
+            ) from error
         reshaped = {name: (tuple(stored), tuple(own)) for name, stored, own in found["mismatched_keys"]}
         reports.append(
             LoadReport(network, frozenset(found["missing_keys"]), frozenset(found["unexpected_keys"]), reshaped)
         )
         return (network, found) if wanted else network
 
+    unconverted: list[str] = []
+
     def other(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
+        text = record.getMessage()
+        unconverted.extend(re.findall(r"^(\S+) +\|[^|\n]*CONVERSION", text, re.MULTILINE))  # this is said nowhere else
+        return "LOAD REPORT" not in text
 
     with _patching:
         log.addFilter(other)
@@ -202,9 +213,7 @@ def _broken(model: SentenceTransformer, transformers: Mapping[int, Any]) -> dict
         if not torch.isfinite(value.sum()) and not torch.isfinite(value).all():
             suspects[key] = NOT_FINITE
         elif value.dim() > 1 and not MAY_BE_ZERO.search(key):
-            # All experts of a layer lie in one tensor.
-            parts = value if "expert" in key and value.dim() > 2 else value[None]
-            if any(not part.flatten()[:64].any() and not part.any() for part in parts):
+            if any(not part.flatten()[:64].any() and not part.any() for part in _stored(key, value)):
                 suspects[key] = ALL_ZERO
     for key, kind in suspects.items():
         owner = next((name for name in networks if key.startswith(f"{name}.model.")), None)
@@ -212,6 +221,15 @@ def _broken(model: SentenceTransformer, transformers: Mapping[int, Any]) -> dict
         if owner is None or _used(networks[owner], {own}):
             faults[kind].append(own)
     return {kind: names for kind, names in faults.items() if names}
+
+
+def _stored(key: str, value: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The matrices of a tensor: all experts of a layer lie in one, and of each two matrices, on one side or the other."""
+    if "expert" not in key or value.dim() != 3:
+        yield value
+        return
+    for expert in value:
+        yield from (*expert.chunk(2, 0), *expert.chunk(2, 1))
 
 
 def _dead_norms(model: SentenceTransformer) -> list[str]:
