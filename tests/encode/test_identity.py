@@ -43,7 +43,7 @@ def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return MODELS.save_tiny(tmp_path_factory.mktemp("identity") / "tiny")
+    return Path(MODELS.save_tiny(tmp_path_factory.mktemp("identity") / "tiny"))
 
 
 def config(**values: Any) -> Change:
@@ -75,6 +75,11 @@ def one_weight(file: str) -> Change:
 def without_last_module(folder: Path) -> None:
     modules = json.loads((folder / "modules.json").read_text())
     (folder / "modules.json").write_text(json.dumps(modules[:-1]))
+
+
+def of_lengths_too(folder: Path) -> None:
+    without_last_module(folder)
+    settings("config_sentence_transformers.json", similarity_fn_name="dot")(folder)
 
 
 def move_pooling(folder: Path) -> None:
@@ -120,10 +125,7 @@ MOVES: dict[str, Change] = {
     "modules": without_last_module,
     "query prompt": settings("config_sentence_transformers.json", prompts={"query": "the ", "document": ""}),
     "document prompt": settings("config_sentence_transformers.json", prompts={"query": "query ", "document": "a "}),
-    "similarity": lambda folder: (
-        without_last_module(folder),
-        settings("config_sentence_transformers.json", similarity_fn_name="dot")(folder),
-    ),
+    "similarity": of_lengths_too,
     "truncation": settings("config_sentence_transformers.json", truncate_dim=4),
 }
 STAYS: dict[str, Change] = {
@@ -186,8 +188,8 @@ def test_a_tokenizer_in_python_counts_with_its_merges(tmp_path: Path) -> None:
     words += [f"{letter}@@" for letter in "abcdefghijklmnopqrstuvwxyz"] + ["t@@he", "he", "fo@@", "x"]
     (tmp_path / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\nf o\nextra line\n")
-    tokenizer = CTRLTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), pad_token="<unk>")
-    sizes = {"n_embd": 16, "dff": 32, "n_layer": 1, "n_head": 2, "n_positions": 40}
+    tokenizer = CTRLTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), pad_token="<unk>")  # type: ignore[no-untyped-call]
+    sizes: dict[str, Any] = {"n_embd": 16, "dff": 32, "n_layer": 1, "n_head": 2, "n_positions": 40}
     network = CTRLModel(CTRLConfig(vocab_size=len(words), **sizes))
     folder = MODELS.save_transformer(tmp_path / "ctrl", network, tokenizer)
     assert not load_model(str(folder)).tokenizer.is_fast

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fox", "Fox", "dog", "cat", "the", "a", "short", "text", "query"]
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SIZES |= {"vocab_size": 20, "max_position_embeddings": 40, "pad_token_id": 0}
 Weights = dict[str, torch.Tensor]
 
@@ -30,7 +30,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    return PreTrainedTokenizerFast(tokenizer_object=tokens, model_max_length=32, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=tokens, model_max_length=32, **names)  # type: ignore[no-untyped-call]
 
 
 def save_transformer(folder: Path, network: Any, tokenizer: PreTrainedTokenizerBase | None = None) -> Path:

@@ -212,9 +212,8 @@ def _broken(model: SentenceTransformer, transformers: Mapping[int, Any]) -> dict
         # A sum shows NaN without a second copy of the tensor; it may overflow, so a second look decides.
         if not torch.isfinite(value.sum()) and not torch.isfinite(value).all():
             suspects[key] = NOT_FINITE
-        elif value.dim() > 1 and not MAY_BE_ZERO.search(key):
-            if any(not part.flatten()[:64].any() and not part.any() for part in _stored(key, value)):
-                suspects[key] = ALL_ZERO
+        elif value.dim() > 1 and not MAY_BE_ZERO.search(key) and any(map(_is_zero, _stored(key, value))):
+            suspects[key] = ALL_ZERO
     for key, kind in suspects.items():
         owner = next((name for name in networks if key.startswith(f"{name}.model.")), None)
         own = key if owner is None else key.removeprefix(f"{owner}.model.")
@@ -223,8 +222,12 @@ def _broken(model: SentenceTransformer, transformers: Mapping[int, Any]) -> dict
     return {kind: names for kind, names in faults.items() if names}
 
 
+def _is_zero(value: torch.Tensor) -> bool:
+    return not value.flatten()[:64].any() and not value.any()
+
+
 def _stored(key: str, value: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The matrices of a tensor: all experts of a layer lie in one, and of each two matrices, on one side or the other."""
+    """The matrices of a tensor: all experts of a layer lie in one, of each perhaps two, above or beside each other."""
     if "expert" not in key or value.dim() != 3:
         yield value
         return
