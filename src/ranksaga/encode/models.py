@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ranksaga.encode.identity import revision_of
 from ranksaga.encode.weights import check_weights, loading_reports
 from ranksaga.errors import ModelError
-from ranksaga.files import hash_file
+from ranksaga.files import hash_file, read_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -91,7 +91,8 @@ def load_model(
     except Exception as error:  # whatever the loaders raise, a user sees one line
         text = str(error)
         hint = "save the model anew, all its files together"
-        if "trust_remote_code" in text:
+        own_code = isinstance(error, ImportError) or any(Path(where).glob("*.py"))
+        if "trust_remote_code" in text or (own_code and not trust_remote_code):
             hint = f"it brings its own code: read it, then give {TRUST}"
         elif "state_dict" in text or "cannot be put together" in text:
             hint = "its weights are not those of its config: save the model anew as it was trained"
@@ -119,13 +120,18 @@ def assumed_pooling(name: str, model: SentenceTransformer) -> str | None:
 
 
 def _refuse_pickles(name: str, folder: Path) -> None:
-    """A folder, or a part of it, whose only weights are pickles."""
-    for path in sorted(folder.rglob("pytorch_model*.bin")) if folder.is_dir() else ():
-        if not any(path.parent.glob("*.safetensors")):
-            part = path.relative_to(folder)
+    """A folder, or a module's part of it, whose only weights are pickles. Other parts are never read."""
+    modules = folder / "modules.json"
+    try:
+        parts = {str(one["path"]) for one in read_json(modules)} if modules.is_file() else {""}
+    except (ValueError, KeyError, TypeError):
+        return  # the loaders say what is wrong with that file
+    weights = "pytorch_model*.bin"
+    for file in [path for part in sorted(parts) for path in ((folder / part).rglob if part else folder.glob)(weights)]:
+        if not any(file.parent.glob("*.safetensors")):
             raise ModelError(
-                f"{name}: {part} is a pickle, which can run code; convert it to safetensors, or if you trust it "
-                f"give {PICKLE}"
+                f"{name}: {file.relative_to(folder)} is a pickle, which can run code; convert it to safetensors, or if "
+                f"you trust it give {PICKLE}"
             )
 
 
