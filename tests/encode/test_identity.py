@@ -20,6 +20,7 @@ from transformers import CTRLConfig, CTRLModel, Qwen3Config, Qwen3Model
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.models import load_model, revision_of
 from ranksaga.encode.towers import in_two_towers
+from ranksaga.errors import ModelError
 
 MODELS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_models.py"))))
 TEXTS = ["the fox", "a Fox the dog a cat the short text a dog the cat the dog", "dog"]
@@ -225,6 +226,9 @@ def test_code_that_comes_with_a_model_counts(tmp_path: Path, monkeypatch: pytest
     (folder / "unused.py").write_text("")
     names = {"AutoConfig": "modeling.ScaledConfig", "AutoModel": "modeling.ScaledModel"}
     config(model_type="scaled", auto_map=names)(folder)
+    for flag in ("--trust-remote-code", "trust_remote_code: true"):
+        with pytest.raises(ModelError, match=flag):
+            load_model(str(folder))
     before = identity(folder, trust_remote_code=True)
     vectors = scores(folder, trust_remote_code=True)
     elsewhere = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
@@ -261,3 +265,31 @@ def test_both_towers_tokenizers_count(tiny: Path) -> None:
     before = revision_of(model)
     model[0].sub_modules["document"][0].tokenizer.backend_tokenizer.normalizer = None
     assert revision_of(model) != before
+
+
+POOLING = """
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+class LastPooling(Pooling):
+    def forward(self, features, **options):
+        output = super().forward(features, **options)
+        output["sentence_embedding"] = output["sentence_embedding"] + features["token_embeddings"][:, SHOWN]
+        return output
+"""
+
+
+def test_a_module_that_comes_with_a_model_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folders: list[Path] = []
+    for shown in ("0", "1"):
+        folder = MODELS.save_tiny(tmp_path / f"with {len(folders)}")
+        (folder / "last.py").write_text(POOLING.replace("SHOWN", shown))
+        modules = json.loads((folder / "modules.json").read_text())
+        modules[1]["type"] = "last.LastPooling"
+        (folder / "modules.json").write_text(json.dumps(modules))
+        folders.append(folder)
+    with pytest.raises(ModelError, match="--trust-remote-code"):
+        load_model(str(folders[0]))
+    first, second = (identity(folder, trust_remote_code=True) for folder in folders)
+    assert not equal(*(scores(folder, trust_remote_code=True) for folder in folders))
+    assert first != second
