@@ -154,6 +154,16 @@ def benchmark(
     split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
     precision: Annotated[str, typer.Option(help="auto | fp32 | bf16 | fp16")] = "auto",
     max_length: Annotated[int | None, typer.Option(min=8, help="Tokens per text; none: the model's own limit.")] = None,
+    query_prompt: Annotated[
+        str | None, typer.Option(help="Put before every query; none: what the model's config or family says.")
+    ] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="Put before every document, likewise.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors; a pickle can run code.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for MTEB-layout results and TREC runs.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -162,7 +172,18 @@ def benchmark(
 
     if precision not in ("auto", "fp32", "bf16", "fp16"):
         raise UsageError(f"--precision {precision}: expected auto, fp32, bf16 or fp16")
-    results = benchmark_model(model, dataset, split=split, precision=precision, max_length=max_length, out=out)
+    results = benchmark_model(
+        model,
+        dataset,
+        split=split,
+        precision=precision,
+        max_length=max_length,
+        out=out,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+    )
     if as_json:
         typer.echo(json.dumps({r.dataset: {key: r.mean(key) for key in r.values} for r in results}, indent=2))
         return
@@ -177,17 +198,28 @@ def compare(
     baseline: Annotated[Path, typer.Argument(help="Result folder of the first model (benchmark --out).")],
     candidate: Annotated[Path, typer.Argument(help="Result folder of the second model.")],
     fail_on_regression: Annotated[
-        bool, typer.Option("--fail-on-regression", help="Exit 3 where a dataset got significantly worse.")
+        bool,
+        typer.Option("--fail-on-regression", help="Exit 3 where a dataset got significantly worse, or may have."),
+    ] = False,
+    allow_other_settings: Annotated[
+        bool,
+        typer.Option("--allow-other-settings", help="Let --fail-on-regression pass where prompts or lengths differ."),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare two measured models, query by query, with significance tests."""
     from ranksaga.run.single import compare_results
 
-    text, rows, regressed = compare_results(baseline, candidate)
-    typer.echo(json.dumps(rows, indent=2) if as_json else text)
-    if fail_on_regression and regressed:
-        raise RegressionError(f"significantly worse on {', '.join(regressed)} (nDCG@10, Holm-corrected p < 0.05)")
+    compared = compare_results(baseline, candidate)
+    typer.echo(json.dumps(compared.rows, indent=2) if as_json else compared.table)
+    for remark in compared.remarks:
+        typer.echo(remark, err=as_json)
+    reasons = [*compared.unmatched, *([] if allow_other_settings else compared.settings)]
+    if compared.regressed:
+        worse = ", ".join(compared.regressed)
+        reasons.insert(0, f"significantly worse on {worse} (nDCG@10, Holm-corrected p < 0.05)")
+    if fail_on_regression and reasons:
+        raise RegressionError("; ".join(reasons))
 
 
 @app.command()

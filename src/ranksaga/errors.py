@@ -20,7 +20,7 @@ class RankSagaError(Exception):
     """Base of every error that RankSaga raises on purpose.
 
     ``exit_code`` is the exit code of the command line: 1 failed, 2 wrong usage or
-    wrong input, 3 a regression where ``--fail-on-regression`` asked, 130 interrupted.
+    wrong input, 3 where ``--fail-on-regression`` cannot pass, 130 interrupted.
     """
 
     exit_code: int = 1
@@ -57,7 +57,7 @@ class BackendError(RankSagaError):
 
 
 class RegressionError(RankSagaError):
-    """A dataset got significantly worse and the caller asked to be told by the exit code."""
+    """A dataset got significantly worse, or that cannot be ruled out, and the exit code was to tell."""
 
     exit_code = 3
 

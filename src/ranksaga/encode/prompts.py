@@ -3,15 +3,20 @@
 Leaving them out is the commonest way to score a good model badly (microsoft/unilm #1325:
 TREC-COVID 51.0 without E5's prefixes, 79.6 with them). A checkpoint on disk often forgets
 them, so they are looked up in this order: told by the user; the model's own
-``config_sentence_transformers.json``; the family that its name, its config or its card names; none.
+``config_sentence_transformers.json``; the family that its name, its card or its config names; none.
+Of a path only the last part is a name: a folder of experiments with E5 holds other models too.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 __all__ = ["FAMILIES", "Family", "Prompts", "find_prompts", "name_hints"]
 
@@ -27,12 +32,17 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Family:
-    """Models that share prompts; ``pattern`` is searched in a model's name, case ignored."""
+    """Models that share prompts; ``pattern`` is searched in a model's name without its owner, case ignored.
+
+    A ``plain`` family is named after an architecture, which a model of another family can have as well (Multilingual
+    E5 small is a MiniLM): it counts where no name tells of another.
+    """
 
     name: str
     pattern: str
     query: str
     document: str = ""
+    plain: bool = False
 
 
 _SEARCH = "Represent this sentence for searching relevant passages: "
@@ -40,13 +50,13 @@ _WEB = "Instruct: Given a web search query, retrieve relevant passages that answ
 
 # From the model cards. Order matters: the first match wins.
 FAMILIES: tuple[Family, ...] = (
-    Family("E5 (instruct)", r"e5-[a-z0-9.-]*instruct|e5-mistral", _WEB),
-    Family("E5", r"(^|[/_-])(multilingual-)?e5-(small|base|large)", "query: ", "passage: "),
+    Family("E5 (instruct)", r"(^|[._-])e5[_-]([a-z0-9._-]*instruct|mistral)", _WEB),
+    Family("E5", r"(^|[._-])e5[_-](small|base|large)", "query: ", "passage: "),
     Family("BGE (English, v1 and v1.5)", r"bge-(small|base|large)-en", _SEARCH),
     Family("BGE (Chinese)", r"bge-(small|base|large)-zh", "为这个句子生成表示以用于检索相关文章："),
     Family("BGE-M3", r"bge-m3", ""),
     Family("GTE-Qwen", r"gte-qwen", _WEB),
-    Family("GTE", r"(^|[/_-])gte-", ""),
+    Family("GTE", r"(^|[._-])gte[_-]", ""),
     Family("Nomic", r"nomic-embed-text|modernbert-embed", "search_query: ", "search_document: "),
     Family("Arctic Embed v2", r"snowflake-arctic-embed-[a-z]+-v2", "query: "),
     Family("Arctic Embed", r"snowflake-arctic-embed", _SEARCH),
@@ -56,11 +66,11 @@ FAMILIES: tuple[Family, ...] = (
     Family("UAE", r"uae-large", _SEARCH),
     Family(
         "Instructor",
-        r"(^|[/_-])instructor-",
+        r"(^|[._-])instructor-",
         "Represent the question for retrieving supporting documents: ",
         "Represent the document for retrieval: ",
     ),
-    Family("MiniLM, MPNet and other plain models", r"minilm|mpnet|contriever|msmarco-|simcse|multi-qa", ""),
+    Family("MiniLM, MPNet and other plain models", r"minilm|mpnet|contriever|msmarco-|simcse|multi-qa", "", plain=True),
 )
 
 # Keys under which sentence-transformers models store the two roles, most telling first.
@@ -86,18 +96,49 @@ def find_prompts(
 
 
 def name_hints(name: str, folder: Path | None) -> tuple[str, ...]:
-    """Names a model goes by: its own, and for a local copy those in its config and its card."""
-    hints = [name]
+    """Names a model goes by: its own, and for a local copy those in its card and its config, most telling first."""
     if folder is None:
-        return tuple(hints)
+        return (name,)
     config = _json(folder / "config.json") or _json(folder / "0_Transformer" / "config.json")
-    hints.append(str(config.get("_name_or_path", "")))
-    card = folder / "README.md"
-    if card.is_file():
-        text = card.read_text(encoding="utf-8", errors="replace")[:20_000]
-        hints += re.findall(r"^\s*(?:base_model|model_name|name):\s*[\"']?([^\s\"'\[]+)", text, re.MULTILINE)
-        hints += re.findall(r"^base_model:\s*\n\s*-\s*[\"']?([^\s\"']+)", text, re.MULTILINE)
-    return tuple(hint for hint in dict.fromkeys(hints) if hint)
+    names = [_named(name), _named(str(folder.resolve())), *_on_card(folder / "README.md")]
+    names.append(_named(str(config.get("_name_or_path", ""))))
+    return tuple(one for one in dict.fromkeys(names) if one)
+
+
+def _named(path: str) -> str:
+    """The name in a path or a hub id; in the Hugging Face cache it stands above the snapshot."""
+    parts = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
+    if len(parts) >= 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+        return parts[-3].removeprefix("models--").replace("--", "/")
+    is_id = len(parts) == 2 and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None
+    return path if is_id else parts[-1] if parts else ""
+
+
+def _on_card(card: Path) -> Iterator[str]:
+    """What the front matter of a model card names: the model itself, what it was trained from, its tags."""
+    try:
+        text = card.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        return
+    front = re.match(r"---[ \t]*\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)
+    try:
+        values = yaml.load(front[1], getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if front else None
+    except (yaml.YAMLError, ValueError):  # a date that is none is the latter
+        return
+    if not isinstance(values, dict):
+        return
+    yield from _texts(values.get("model_name"))
+    index = values.get("model-index")
+    for entry in index if isinstance(index, list) else [index]:
+        yield from _texts(entry.get("name") if isinstance(entry, dict) else entry)
+    yield from _texts(values.get("base_model"))
+    # A tag may name the model trained from, as "base_model:finetune:intfloat/e5-base".
+    yield from (tag.rsplit(":", 1)[-1] for tag in _texts(values.get("tags")))
+
+
+def _texts(value: Any) -> list[str]:
+    """A card's value that is one text, or several."""
+    return [_named(one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
 
 
 def _from_config(configured: dict[str, str]) -> Prompts | None:
@@ -109,10 +150,11 @@ def _from_config(configured: dict[str, str]) -> Prompts | None:
 
 
 def _from_family(hints: tuple[str, ...]) -> Prompts | None:
-    for hint in hints:
-        for family in FAMILIES:
-            if re.search(family.pattern, hint, re.IGNORECASE):
-                return Prompts(family.query, family.document, f"known family: {family.name}")
+    for plain in (False, True):
+        for hint in hints:
+            for family in FAMILIES:
+                if family.plain == plain and re.search(family.pattern, hint.rsplit("/", 1)[-1], re.IGNORECASE):
+                    return Prompts(family.query, family.document, f"known family: {family.name}")
     return None
 
 

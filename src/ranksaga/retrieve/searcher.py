@@ -59,7 +59,15 @@ class Searcher:
         self._hubness = hubness(self._vectors)
 
     @staticmethod
-    def load(model: str | Path, ids: Sequence[str], documents: Sequence[str], *, like: str | None = None) -> Searcher:
+    def load(
+        model: str | Path,
+        ids: Sequence[str],
+        documents: Sequence[str],
+        *,
+        like: str | None = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+    ) -> Searcher:
         """With a shipped model's folder and the blend that was chosen on the dev queries of a dataset.
 
         Args:
@@ -67,15 +75,19 @@ class Searcher:
             ids: of the documents.
             documents: their texts.
             like: the dataset of that run which this corpus resembles; none: the mean of all blends.
+            trust_remote_code: run code that comes with the model.
+            allow_pickle: accept weights that are not safetensors (a pickle can run code).
 
         Raises:
             DataError: the folder holds no blends, or none for that dataset.
+            ModelError: see :func:`ranksaga.encode.models.load_model`.
         """
         blends = read_blends(Path(model))
         if like is not None and like not in blends:
             raise DataError(f"{model}: no blend was chosen for {like!r}; it has {', '.join(blends)}")
         blend = mean_blend(list(blends.values())) if like is None else blends[like]
-        return Searcher(load_encoder(str(model)), ids, documents, blend=blend)
+        encoder = load_encoder(str(model), trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+        return Searcher(encoder, ids, documents, blend=blend)
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
         """The best ``k`` documents of each query, best first."""

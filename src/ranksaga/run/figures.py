@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ranksaga.compare.comparison import compare
 from ranksaga.errors import DataError
-from ranksaga.evaluate.evaluation import Evaluation
+from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.files import file_name, read_json, write_json
 from ranksaga.recipe import Recipe, load_recipe
@@ -37,7 +38,9 @@ def baseline_figures(recipe: Recipe, folder: Path) -> str:
         judged = subject.dataset.split("test")
         rankings = rankings_of(baseline(context, subject), judged.query_rows)
         values = evaluate(rankings, subject.dataset, "test", system="baseline", qrels=judged)
-        write_json(folder / PER_QUERY / "baseline" / f"{file_name(subject.dataset.name)}.json", evaluation_json(values))
+        origin = Origin(subject.dataset.fingerprint, context.encoder.spec.facts)
+        stored = evaluation_json(replace(values, origin=origin))
+        write_json(folder / PER_QUERY / "baseline" / f"{file_name(subject.dataset.name)}.json", stored)
         figures = "  ".join(f"{key} {values.mean(key):.4f}" for key in SHOWN)
         lines.append(f"{subject.dataset.name:24s} {figures}  ({len(values.query_ids)} queries)")
     lines.append("all test queries; the comparison leaves out those of them that selection needs")

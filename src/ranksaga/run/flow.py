@@ -55,7 +55,7 @@ def execute(context: Context, folder: Path, stop: str | None) -> Result | None:
             context.voice.say(f"  {note}")
     if not runs_to(stop, "baseline"):
         return None
-    context.voice.say(_introduction(context))
+    context.voice.say(str(context.encoder.spec))
     names = [subject.name for subject in context.subjects]
     bases = dict(zip(names, context.team.map(partial(baseline, context), context.subjects), strict=True))
     words = dict(zip(names, context.team.map(partial(lexical, context), context.subjects), strict=True))
@@ -90,12 +90,6 @@ def _describe(context: Context, subject: Subject) -> None:
         }
 
     context.store.work("data", subject.name, {"dataset": subject.dataset.fingerprint}, work)
-
-
-def _introduction(context: Context) -> str:
-    spec = context.encoder.spec
-    prompts = f"query prompt {spec.prompts.query!r}, document prompt {spec.prompts.document!r}"
-    return f"{spec.model}: {prompts} ({spec.prompts.source}), {spec.max_length} tokens, {spec.precision}"
 
 
 def _model(

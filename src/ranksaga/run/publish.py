@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ranksaga.compare.comparison import compare
 from ranksaga.compare.results import Comparison
 from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.towers import towers
-from ranksaga.evaluate.evaluation import Evaluation
+from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.files import atomic_dir, file_name, write_json
 from ranksaga.recipe import dump_recipe
 from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Selection
@@ -156,7 +156,7 @@ def _record(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> d
     return {
         "recipe": context.recipe.model_dump(mode="json"),
         "environment": describe_environment(),
-        "encoder": {**asdict(spec), "identity": spec.identity},
+        "encoder": spec.facts,
         "datasets": {subject.name: subject.dataset.fingerprint for subject in context.subjects},
         "plan": measured.plan.counts(context.recipe.training[context.recipe.presets[-1]]),
         "training": {
@@ -191,7 +191,9 @@ def _write_results(measured: Measured, folder: Path) -> None:
         for values in system.values:
             subject = datasets[values.dataset]
             name = file_name(values.dataset)
-            write_json(folder / PER_QUERY / system.name / f"{name}.json", evaluation_json(values))
+            origin = Origin(subject.dataset.fingerprint, spec.facts if spec is not None else None)
+            stored = evaluation_json(replace(values, origin=origin))
+            write_json(folder / PER_QUERY / system.name / f"{name}.json", stored)
             write_task_result(
                 values,
                 folder,

@@ -17,11 +17,12 @@ from ranksaga.data.dataset import Dataset
 from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.data.self_hits import describe_self_hits, self_hits
 from ranksaga.encode.cache import results_home
-from ranksaga.encode.encoder import load_encoder
+from ranksaga.encode.encoder import EncoderSpec, load_encoder
 from ranksaga.encode.models import locate
+from ranksaga.encode.prompts import Prompts
 from ranksaga.errors import DataError
 from ranksaga.evaluate.benchmark import benchmark
-from ranksaga.evaluate.evaluation import Evaluation
+from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.files import file_name, hash_file, hash_json, read_json, write_json
 from ranksaga.report.markdown import markdown_table
@@ -30,15 +31,29 @@ from ranksaga.report.tables import results_table
 from ranksaga.retrieve.trec import write_run
 from ranksaga.run.voice import Terminal
 
-__all__ = ["benchmark_model", "compare_results"]
+__all__ = ["Compared", "benchmark_model", "compare_results"]
 
 PER_QUERY = "per_query"
+# What an encoder's facts call a setting, and a reader. Where a decisive one differs, a difference in figures may come
+# from it alone.
+DECISIVE = {"query": "the query prompt", "document": "the document prompt", "max_length": "the length in tokens"}
+NOTED = {"precision": "the precision", "similarity": "the similarity"}
 
 
 def benchmark_model(
-    model: str, datasets: Sequence[str], *, split: str, precision: str, max_length: int | None, out: Path | None
+    model: str,
+    datasets: Sequence[str],
+    *,
+    split: str,
+    precision: str,
+    max_length: int | None,
+    out: Path | None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
 ) -> list[Evaluation]:
-    """Score a model on datasets.
+    """Score a model on datasets, and say on stderr with which prompts, length, precision and similarity.
 
     With ``out``: ``results/`` in MTEB's layout, ``rankings/*.trec``, and ``per_query/*.json``, from
     which :func:`compare_results` tests significance.
@@ -52,11 +67,22 @@ def benchmark_model(
     judged = [dataset.split(split) for dataset in loaded]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is better known before the work
-    kept = _Kept.of(model, [split, precision, max_length])
-    if out is None and (known := kept.read(loaded)) is not None:
-        return known
-    encoder = load_encoder(model, precision=precision, max_length=max_length, cached=True)
+    options: dict[str, Any] = {
+        "precision": precision,
+        "max_length": max_length,
+        "query_prompt": query_prompt,
+        "document_prompt": document_prompt,
+        "trust_remote_code": trust_remote_code,
+        "allow_pickle": allow_pickle,
+    }
     voice = Terminal()
+    kept = _Kept.of(model, [split, options])
+    if out is None and (known := kept.read(loaded)) is not None:
+        for text in dict.fromkeys(_encoder_text(evaluation) for evaluation in known):
+            voice.say(text)
+        return known
+    encoder = load_encoder(model, **options, cached=True)
+    voice.say(str(encoder.spec))
     found = []
     for dataset, judgments in zip(loaded, judged, strict=True):
         rows = judgments.query_rows
@@ -64,7 +90,8 @@ def benchmark_model(
             voice.say(f"{dataset.name}: {describe_self_hits(left_out)}")
         with voice.progress(dataset.name, len(rows) + len(dataset.corpus)) as advance:
             rankings = benchmark(encoder, dataset, rows, 1000, advance)
-        evaluation = evaluate(rankings, dataset, split, system=model)
+        origin = Origin(dataset.fingerprint, encoder.spec.facts)
+        evaluation = replace(evaluate(rankings, dataset, split, system=model), origin=origin)
         found.append(evaluation)
         kept.write(dataset, evaluation)
         if out is None:
@@ -86,13 +113,38 @@ def benchmark_model(
     return found
 
 
-def compare_results(baseline: Path, candidate: Path) -> tuple[str, list[dict[str, Any]], list[str]]:
+@dataclass(frozen=True)
+class Compared:
+    """Two result folders compared.
+
+    Attributes:
+        table: the figures as text.
+        rows: the same for programs.
+        regressed: datasets that got significantly worse.
+        unmatched: said of datasets that were measured with one of the two only; none if there are none.
+        settings: said of each prompt and length that differs between the two.
+        notes: said of what else differs, or cannot be checked.
+    """
+
+    table: str
+    rows: list[dict[str, Any]]
+    regressed: list[str]
+    unmatched: list[str]
+    settings: list[str]
+    notes: list[str]
+
+    @property
+    def remarks(self) -> list[str]:
+        """All that a reader of the table has to know."""
+        return [*self.unmatched, *self.settings, *self.notes]
+
+
+def compare_results(baseline: Path, candidate: Path) -> Compared:
     """Compare two result folders query by query.
 
-    Returns the table as text, its rows for programs, and the datasets that got significantly worse.
-
     Raises:
-        DataError: a folder holds no per-query results, or the two share no dataset.
+        DataError: a folder holds no per-query results or broken ones, or the two share no dataset, or measured
+            one on other corpora, queries, judgments or splits.
     """
     before, after = _read(baseline, "baseline"), _read(candidate, "candidate")
     shared = [name for name in before if name in after]
@@ -101,27 +153,68 @@ def compare_results(baseline: Path, candidate: Path) -> tuple[str, list[dict[str
             f"{baseline} and {candidate} share no dataset ({', '.join(before)} against {', '.join(after)}); "
             "benchmark both models on the same datasets"
         )
-    alone = sorted({*before, *after} - set(shared))
-    comparison = compare([before[name] for name in shared], [after[name] for name in shared])
+    pairs = [(before[name], after[name]) for name in shared]
+    _refuse_other_data(pairs)
+    comparison = compare([one for one, _ in pairs], [other for _, other in pairs])
     rows: list[dict[str, Any]] = [
         {"dataset": row.dataset, "value": row.value, "change": row.change, "p_holm": row.p_holm, "verdict": row.verdict}
         for row in comparison.rows
         if row.metric == comparison.primary and row.system == "candidate"
     ]
-    regressed = [str(row["dataset"]) for row in rows if row["verdict"] == "regressed"]
-    text = markdown_table(results_table(comparison, comparison.primary))
-    if alone:
-        text += f"\nnot compared, measured with one of the two only: {', '.join(alone)}"
-    return text, rows, regressed
+    alone = sorted({*before, *after} - set(shared))
+    notes = _differing(pairs, NOTED)
+    if unknown := [one.dataset for one, other in pairs if one.origin is None or other.origin is None]:
+        notes.append(
+            "not recorded by the version that measured them, so it cannot be checked that data, prompts and length are "
+            f"the same: {', '.join(unknown)}"
+        )
+    return Compared(
+        table=markdown_table(results_table(comparison, comparison.primary)),
+        rows=rows,
+        regressed=[str(row["dataset"]) for row in rows if row["verdict"] == "regressed"],
+        unmatched=[f"not compared, measured with one of the two only: {', '.join(alone)}"] if alone else [],
+        settings=_differing(pairs, DECISIVE),
+        notes=notes,
+    )
+
+
+def _refuse_other_data(pairs: Sequence[tuple[Evaluation, Evaluation]]) -> None:
+    for one, other in pairs:
+        if one.origin and other.origin and one.origin.dataset != other.origin.dataset:
+            raise DataError(
+                f"{one.dataset}: the two were measured on other documents, queries or judgments (fingerprint "
+                f"{one.origin.dataset} against {other.origin.dataset}); benchmark both models on the same dataset"
+            )
+
+
+def _differing(pairs: Sequence[tuple[Evaluation, Evaluation]], settings: Mapping[str, str]) -> list[str]:
+    """One line for each of these settings and each two values of it, with the datasets that have them."""
+    found: dict[str, list[str]] = {}
+    for one, other in pairs:
+        if one.origin is None or other.origin is None or not one.origin.encoder or not other.origin.encoder:
+            continue
+        first, second = _flat(one.origin.encoder), _flat(other.origin.encoder)
+        for key, label in settings.items():
+            if first.get(key) != second.get(key):
+                line = f"{label} differs, {first.get(key)!r} against {second.get(key)!r}"
+                found.setdefault(line, []).append(one.dataset)
+    return [f"{line}: {', '.join(names)}" for line, names in found.items()]
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    prompts = facts.get("prompts")
+    return {**facts, **(prompts if isinstance(prompts, dict) else {})}
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Per-query values as JSON: ids and figures, no text."""
+    """Per-query values as JSON, with what they are of: ids and figures, no text of a dataset."""
     return {
         "dataset": evaluation.dataset,
         "split": evaluation.split,
         "system": evaluation.system,
         "out_of_fold": evaluation.out_of_fold,
+        "dataset_fingerprint": evaluation.origin.dataset if evaluation.origin is not None else None,
+        "encoder": evaluation.origin.encoder if evaluation.origin is not None else None,
         "query_ids": list(evaluation.query_ids),
         "values": {
             metric: [round(float(value), 9) for value in values] for metric, values in evaluation.values.items()
@@ -166,24 +259,42 @@ class _Kept:
         return results_home() / f"{hash_json([self.key, dataset.name, dataset.fingerprint])}.json"
 
 
+def _encoder_text(evaluation: Evaluation) -> str:
+    """The line that was said when it was measured."""
+    facts = dict(evaluation.origin.encoder or {}) if evaluation.origin is not None else {}
+    facts.pop("identity", None)
+    return str(EncoderSpec(**{**facts, "prompts": Prompts(**facts["prompts"])})) if facts else evaluation.system
+
+
 def _read(folder: Path, system: str) -> Mapping[str, Evaluation]:
     files = sorted((folder / PER_QUERY).glob("*.json"))
     if not files:
         raise DataError(f"{folder}: no per_query/*.json there; make it with: ranksaga benchmark ... --out {folder}")
-    try:
-        found = [replace(_evaluation(read_json(file)), system=system) for file in files]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}: its per_query/*.json are broken ({error}); make them again") from None
-    return {one.dataset: one for one in found}
+    found: dict[str, Evaluation] = {}
+    for file in files:
+        try:
+            evaluation = _evaluation(read_json(file))
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise DataError(f"{file}: no per-query results of ranksaga ({error}); benchmark that model again") from None
+        if evaluation.dataset in found:
+            raise DataError(f"{file}: a second file of {evaluation.dataset!r} in that folder; remove one of them")
+        found[evaluation.dataset] = replace(evaluation, system=system)
+    return found
 
 
-def _evaluation(stored: Mapping[str, Any]) -> Evaluation:
-    values = {metric: np.array(one, dtype=np.float64) for metric, one in stored["values"].items()}
-    return Evaluation(
-        stored["dataset"],
-        stored["split"],
-        stored["system"],
-        tuple(stored["query_ids"]),
-        values,
-        stored["out_of_fold"],
-    )
+def _evaluation(stored: Any) -> Evaluation:
+    """What :func:`evaluation_json` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, ArithmeticError: it is something else.
+    """
+    name, split, system, ids = stored["dataset"], stored["split"], stored["system"], tuple(stored["query_ids"])
+    if not all(isinstance(text, str) for text in (name, split, system, *ids)) or len(set(ids)) != len(ids):
+        raise ValueError("dataset, split and query_ids are not texts, each id once")
+    values = {str(metric): np.array(one, dtype=np.float64) for metric, one in stored["values"].items()}
+    for metric, column in values.items():
+        if column.shape != (len(ids),) or not np.isfinite(column).all():
+            raise ValueError(f"{metric} has not one number for each of {len(ids)} queries")
+    fingerprint, encoder = stored.get("dataset_fingerprint"), stored.get("encoder")
+    origin = Origin(fingerprint, encoder if isinstance(encoder, dict) else None) if fingerprint is not None else None
+    return Evaluation(name, split, system, ids, values, bool(stored["out_of_fold"]), origin)

@@ -44,8 +44,8 @@ class Terminal(Silent):
         self.say(f"[{stage}] {label}{' (done before)' if reused else ''}")
 
     def say(self, text: str) -> None:
-        """One line."""
-        self.console.print(text, markup=False)
+        """One line, however long: a narrow terminal wraps it, a file does not."""
+        self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[..., None]]:
