@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,8 @@ from ranksaga.encode.engine import Engine, Here, Workers
 from ranksaga.encode.models import load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
-from ranksaga.encode.reading import PROBES, UNLIMITED, Reading, limit_length, own_limit, reading_of
+from ranksaga.encode.reading import PROBES, UNLIMITED, Reading, limit_length, own_limit, reading_of, vocabulary_probes
+from ranksaga.encode.saving import note_dtypes, round_weights
 from ranksaga.encode.support import check_model, check_trainable, saved_folder
 from ranksaga.encode.towers import DOCUMENT, QUERY, towers
 from ranksaga.errors import ModelError
@@ -136,7 +137,8 @@ class Encoder:
         return self._document.encode(texts, progress)
 
     def with_model(self, model: SentenceTransformer) -> Encoder:
-        """The same settings around other weights."""
+        """The same settings around other weights, which are rounded to the precision that they would be saved in."""
+        round_weights(model)
         spec = EncoderSpec(**{**self.spec.__dict__, "revision": revision_of(model)})
         return Encoder(model, spec, cached=self._cached, workers=self._workers, pads=self._pads)
 
@@ -265,6 +267,7 @@ def load_encoder(
     prompts = find_prompts(dict(model.prompts), hints, query_prompt, document_prompt)
     folder = saved_folder(str(where) if where.is_dir() else locate(name))
     check_model(name, model, folder)
+    note_dtypes(model, folder)
     try:
         tasks = tuple(zip(towers(model), (QUERY, DOCUMENT), strict=True))
         for tower, task in tasks:
@@ -291,18 +294,23 @@ def _pads(model: SentenceTransformer, spec: EncoderSpec) -> bool:
     Raises:
         ModelError: these are not what sentence-transformers makes of the same texts, each by itself.
     """
-    expected = [
-        np.concatenate(
-            [
-                encode([text], prompt=prompt, normalize_embeddings=spec.similarity == "cosine", show_progress_bar=False)
-                for text in PROBES
-            ]
-        )
-        for encode, prompt in ((model.encode_query, spec.prompts.query), (model.encode_document, spec.prompts.document))
-    ]
+    texts = [*PROBES, *vocabulary_probes(model)]
+    try:
+        expected = [
+            np.concatenate(
+                [encode([one], prompt=prompt, normalize_embeddings=spec.similarity == "cosine") for one in texts]
+            )
+            for encode, prompt in (
+                (partial(model.encode_query, show_progress_bar=False), spec.prompts.query),
+                (partial(model.encode_document, show_progress_bar=False), spec.prompts.document),
+            )
+        ]
+    except Exception as error:  # whatever a module's own code raises, a user sees one line
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"sentence-transformers itself cannot encode with this model ({first})") from error
     for pads in (True, False):
         encoder = Encoder(model, replace(spec, precision="fp32"), pads=pads)
-        made = encoder.encode_queries(PROBES), encoder.encode_documents(PROBES)
+        made = encoder.encode_queries(texts), encoder.encode_documents(texts)
         off = max(
             float(np.abs(mine - theirs).max() / max(np.abs(theirs).max(), 1e-9))
             if mine.shape == theirs.shape

@@ -8,6 +8,7 @@ into features batch by batch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +20,7 @@ from ranksaga.errors import ModelError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["UNLIMITED", "Reading", "Rows", "limit_length", "own_limit", "reading_of"]
+__all__ = ["UNLIMITED", "Reading", "Rows", "limit_length", "own_limit", "reading_of", "vocabulary_probes"]
 
 Rows = Sequence[Any]  # a batch: token ids of each text, or the text
 
@@ -28,6 +29,8 @@ UNLIMITED = 2**20
 # Above this many tokens truncation is not probed: the text would take longer than all else.
 PROBED_LENGTH = 2**15
 PROBES = ("a", "Probe of Words: Ünïcode, 12.5 % and (punctuation)!")
+# Names of tables of positions, and of parts of a model that read no text.
+SENSES = ("vision", "visual", "image", "audio")
 TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
 
@@ -104,6 +107,13 @@ def reading_of(
     return Reading(task, prompt, max_length, form, given, tuple(identity))
 
 
+def vocabulary_probes(model: SentenceTransformer) -> list[str]:
+    """A short and a longer text of words that the model knows; none where it does not say which these are."""
+    known: Sequence[str] = list(getattr(getattr(model, "tokenizer", None), "get_vocab", dict)())
+    words = [plain for word in known if len(plain := re.sub(r"[\W_]", "", str(word))) > 3 and plain.isascii()]
+    return [" ".join(words[:: max(1, len(words) // count)][:count]) for count in (2, 12)] if words else []
+
+
 def own_limit(tower: SentenceTransformer, task: str) -> int:
     """Tokens a text that the model itself reads of this task; no more than it has positions for."""
     first: Any = tower[0]
@@ -115,14 +125,18 @@ def own_limit(tower: SentenceTransformer, task: str) -> int:
 
 
 def limit_length(tower: SentenceTransformer, task: str, max_length: int) -> None:
-    """Make the model itself truncate to ``max_length`` tokens, or fewer where its own limit is less.
+    """Make the model itself truncate to ``max_length`` tokens, or to fewer where it has no positions for these.
+
+    A limit of its own that is less stays.
 
     Raises:
         ModelError: the model has no limit that could be set.
     """
     first: Any = tower[0]
-    length = min(max_length, own_limit(tower, task))
-    if (getattr(first, "max_seq_length", None) or float("inf")) > length < UNLIMITED:
+    length = int(min(max_length, _positions(first), UNLIMITED))
+    if length == UNLIMITED:
+        return
+    if (getattr(first, "max_seq_length", None) or float("inf")) > length:
         try:
             if not hasattr(first, "max_seq_length"):
                 raise AttributeError
@@ -143,7 +157,9 @@ def _positions(first: Any) -> float:
     import torch
 
     found = float("inf")
-    for module in first.modules():
+    for path, module in first.named_modules():
+        if any(sense in path for sense in SENSES):
+            continue
         for name in TABLES:
             table = getattr(module, name, None)
             if isinstance(table, torch.nn.Embedding):

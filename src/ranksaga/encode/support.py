@@ -82,7 +82,7 @@ def check_trainable(
             reason = f"{type(first.auto_model).__name__} is no plain transformer of text"
         elif not pads:
             reason = "its vectors change with the padding of a batch"
-        elif two_towers and tower.module_kwargs:
+        elif two_towers and any((tower.module_kwargs or {}).values()):
             reason = "its modules ask for the task, which no model with two towers tells them; use towers: shared"
         if reason:
             raise ModelError(f"{name}: this model cannot be trained ({reason}); it can be benchmarked")
