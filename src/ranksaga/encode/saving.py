@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.reading import limit_length
+from ranksaga.encode.reading import limit_length, own_limit
 from ranksaga.encode.towers import DOCUMENT, QUERY, towers
 from ranksaga.files import read_json, write_json
 
@@ -64,6 +64,8 @@ def tower_models(model: SentenceTransformer) -> dict[str, SentenceTransformer]:
         return {}
     plain = {QUERY: query, DOCUMENT: document}
     for task, tower in plain.items():
+        if query[0] is not document[0]:  # ``encode`` is told no task, so it knows no limit of a task's own
+            limit_length(tower, task, own_limit(tower, task))
         tower.default_prompt_name = task if tower.prompts.get(task) else None
     return plain
 
