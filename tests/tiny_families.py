@@ -162,10 +162,9 @@ def supported(name: str, folder: Path) -> Path:
         "gemma": lambda: [*pooled(transformer(folder, "Gemma", ROTARY)), dense(), Normalize()],
         "qwen3": lambda: [*last_token(folder), Normalize()],
         "chat": lambda: last_token(folder, chat=True),
-        "no-pad": lambda: last_token(folder, pad=False),
         "gpt2": lambda: pooled(transformer(folder, "GPT2", {}, tokenizer(**LEFT)), "lasttoken"),
         "left-leaving": lambda: pooled(
-            transformer(folder, "Qwen2", ROTARY, tokenizer(**LEFT)), "mean", include_prompt=False
+            transformer(folder, "Qwen3", ROTARY, tokenizer(**LEFT)), "mean", include_prompt=False
         ),
         "dense-normalize": lambda: [*pooled(bert(folder)), dense(8), Normalize()],
         "normalize-dense": lambda: [*pooled(bert(folder)), Normalize(), dense(8)],
