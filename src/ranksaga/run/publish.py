@@ -218,6 +218,7 @@ def _write_results(measured: Measured, folder: Path) -> None:
             model=model,
             revision=revision,
             max_tokens=spec.max_length if spec is not None else None,
+            similarity=spec.similarity if spec is not None else "cosine",
             adapted_from=context.encoder.spec.model if system.name != "baseline" and spec is not None else None,
         )
 
