@@ -110,6 +110,7 @@ def reading_of(
 def vocabulary_probes(model: SentenceTransformer) -> list[str]:
     """A short and a longer text of words that the model knows; none where it does not say which these are."""
     known: Sequence[str] = list(getattr(getattr(model, "tokenizer", None), "get_vocab", dict)())
+    known = known[:: max(1, len(known) // 1000)]
     words = [plain for word in known if len(plain := re.sub(r"[\W_]", "", str(word))) > 3 and plain.isascii()]
     return [" ".join(words[:: max(1, len(words) // count)][:count]) for count in (2, 12)] if words else []
 
