@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,3 +31,9 @@ def shared_datasets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real collections are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def families() -> SimpleNamespace:
+    """The builders of ``tiny_families.py``."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_families.py"))))

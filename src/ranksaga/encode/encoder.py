@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -21,7 +22,11 @@ from ranksaga.encode.engine import Engine, Here, Workers
 from ranksaga.encode.models import assumed_pooling, load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
-from ranksaga.encode.towers import towers
+from ranksaga.encode.reading import PROBES, UNLIMITED, Reading, limit_length, own_limit, reading_of, vocabulary_probes
+from ranksaga.encode.saving import note_dtypes, round_weights
+from ranksaga.encode.support import check_model, check_trainable, saved_folder
+from ranksaga.encode.towers import DOCUMENT, QUERY, towers
+from ranksaga.errors import ModelError
 from ranksaga.files import hash_json
 from ranksaga.profile import timed
 
@@ -42,6 +47,8 @@ TOKENIZE_CHUNK = 4096
 # Texts between two writes to the cache: what a killed process computes again at most. On a GPU those of the next
 # write are tokenised meanwhile.
 CACHE_CHUNK = {"cpu": 2048, "cuda": 8192}
+# Two ways to the same vector in float32 differ by less than this share of its largest value.
+CLOSE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,15 @@ class EncoderSpec:
     precision: str
     similarity: str
     assumed_pooling: str = ""
+    truncate_dim: int | None = None
 
     @property
     def identity(self) -> str:
         """16 hex digits; the model's name and the prompts' source do not enter, and the pooling is in the revision."""
         values = asdict(self)
         del values["model"], values["prompts"]["source"], values["assumed_pooling"]
+        if self.truncate_dim is None:
+            del values["truncate_dim"]
         return hash_json({**values, "format": FORMAT})
 
     @property
@@ -87,19 +97,32 @@ class Encoder:
     """
 
     def __init__(
-        self, model: SentenceTransformer, spec: EncoderSpec, *, cached: bool = False, workers: Workers | None = None
+        self,
+        model: SentenceTransformer,
+        spec: EncoderSpec,
+        *,
+        cached: bool = False,
+        workers: Workers | None = None,
+        pads: bool = True,
     ) -> None:
         self.model = model
         self.spec = spec
         self._cached = cached
         self._workers = workers = workers or Here()
+        self._pads = pads
         query, document = towers(model)
-        engine = Engine(query, spec.precision, spec.similarity)
-        self._query = self._document = Tower(engine, spec, spec.prompts.query, cached, workers)
-        if document is not query:
-            engine = Engine(document, spec.precision, spec.similarity)
-        if document is not query or spec.prompts.document != spec.prompts.query:
-            self._document = Tower(engine, spec, spec.prompts.document, cached, workers)
+        prompts = spec.prompts
+        readings = (
+            reading_of(model, query, QUERY, prompts.query, spec.max_length),
+            reading_of(model, document, DOCUMENT, prompts.document, spec.max_length),
+        )
+        alike = document is query and readings[0].identity == readings[1].identity
+        engine = Engine(query, spec.precision, spec.similarity, readings[0], pads=pads)
+        self._query = self._document = Tower(engine, readings[0], spec, cached, workers)
+        if not alike:
+            engine = Engine(document, spec.precision, spec.similarity, readings[1], pads=pads)
+        if not alike or prompts.document != prompts.query:
+            self._document = Tower(engine, readings[1], spec, cached, workers)
 
     @property
     def device(self) -> str:
@@ -129,28 +152,37 @@ class Encoder:
         return self._document.encode(texts, progress)
 
     def with_model(self, model: SentenceTransformer) -> Encoder:
-        """The same settings around other weights."""
+        """The same settings around other weights, which are rounded to the precision that they would be saved in."""
+        round_weights(model)
         spec = EncoderSpec(**{**self.spec.__dict__, "revision": revision_of(model)})
-        return Encoder(model, spec, cached=self._cached, workers=self._workers)
+        return Encoder(model, spec, cached=self._cached, workers=self._workers, pads=self._pads)
+
+    def check_trainable(self, *, two_towers: bool) -> None:
+        """Refuse a model that cannot be trained, in two towers or as it is.
+
+        Raises:
+            ModelError: see :func:`ranksaga.encode.support.check_trainable`.
+        """
+        readings = self._query.reading, self._document.reading
+        check_trainable(self.spec.model, self.model, readings, pads=self._pads, two_towers=two_towers)
 
 
 class Tower:
     """What queries go through, or documents: one model, one prompt."""
 
-    def __init__(self, engine: Engine, spec: EncoderSpec, prompt: str, cached: bool, workers: Workers) -> None:
+    def __init__(self, engine: Engine, reading: Reading, spec: EncoderSpec, cached: bool, workers: Workers) -> None:
+        self.reading = reading
         self._engine = engine
         self._spec = spec
-        self._prompt = prompt
         self._cached = cached
         self._workers = workers
 
     @cached_property
     def identity(self) -> str:
         """16 hex digits of all that changes a vector but the text."""
-        spec = self._spec
-        return hash_json(
-            [FORMAT, self._engine.revision, self._prompt, spec.max_length, spec.precision, spec.similarity]
-        )
+        spec, reading = self._spec, self.reading
+        known = [FORMAT, self._engine.revision, reading.prompt, reading.max_length, spec.precision, spec.similarity]
+        return hash_json([*known, *self._engine.settings])
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
         """Vectors (n, d) float32."""
@@ -163,7 +195,7 @@ class Tower:
         return vectors[[place[text] for text in texts]]
 
     def _through_cache(self, texts: list[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
-        cache = VectorCache(self.identity, f"{self._spec.model} {self._spec.precision} {self._prompt!r}".strip())
+        cache = VectorCache(self.identity, f"{self._spec.model} {self._spec.precision} {self.reading.prompt!r}".strip())
         rows = cache.find(texts)
         known, missing = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
         found = cache.read(rows[known]) if len(known) else None
@@ -188,16 +220,15 @@ class Tower:
     def _compute(self, texts: Sequence[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
         return self._embed(self._read(texts), progress)
 
-    def _read(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with its prompt."""
-        plain = [f"{self._prompt}{text}" for text in texts]
+    def _read(self, texts: Sequence[str]) -> list[Any]:
+        """What travels of each text: token ids with its prompt, for most models."""
         return [
             row
-            for start in range(0, len(plain), TOKENIZE_CHUNK)
-            for row in self._tokenize(plain[start : start + TOKENIZE_CHUNK])
+            for start in range(0, len(texts), TOKENIZE_CHUNK)
+            for row in self._tokenize(texts[start : start + TOKENIZE_CHUNK])
         ]
 
-    def _embed(self, tokens: Sequence[list[int]], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
+    def _embed(self, tokens: Sequence[Any], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
         cuts = _batches([len(tokens[row]) for row in order], TOKEN_BUDGET[self._kind])
         batches = [[tokens[row] for row in order[start:stop]] for start, stop in cuts]
@@ -221,11 +252,8 @@ class Tower:
         return "cpu" if (self._workers.device or self._engine.model.device.type) == "cpu" else "cuda"
 
     @timed("tokenise")
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        encoded = self._engine.model.tokenizer(
-            texts, truncation=True, max_length=self._spec.max_length, padding=False, return_attention_mask=False
-        )
-        return list(encoded["input_ids"])
+    def _tokenize(self, texts: Sequence[str]) -> list[Any]:
+        return self.reading.rows(self._engine.model, texts)
 
 
 def load_encoder(
@@ -248,24 +276,67 @@ def load_encoder(
     Raises:
         ModelError: see :func:`ranksaga.encode.models.load_model`.
     """
-    from pathlib import Path
-
     model = load_model(name, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
     where = Path(locate(name))
     hints = name_hints(name, where if where.is_dir() else None)
     prompts = find_prompts(dict(model.prompts), hints, query_prompt, document_prompt)
-    own_limit = model.max_seq_length or 512
-    spec = EncoderSpec(
-        model=name,
-        revision=revision_of(model),
-        prompts=prompts,
-        max_length=min(max_length, own_limit) if max_length else own_limit,
-        precision=choose_precision(precision, str(model.device)),
-        similarity="dot" if model.similarity_fn_name == "dot" else "cosine",
-        assumed_pooling=assumed_pooling(name, model) or "",
-    )
+    folder = saved_folder(str(where) if where.is_dir() else locate(name))
+    check_model(name, model, folder)
+    note_dtypes(model, folder)
+    try:
+        tasks = tuple(zip(towers(model), (QUERY, DOCUMENT), strict=True))
+        for tower, task in tasks:
+            limit_length(tower, task, max_length or UNLIMITED)
+        spec = EncoderSpec(
+            model=name,
+            revision=revision_of(model),
+            prompts=prompts,
+            max_length=max(own_limit(tower, task) for tower, task in tasks),
+            precision=choose_precision(precision, str(model.device)),
+            similarity="dot" if model.similarity_fn_name == "dot" else "cosine",
+            assumed_pooling=assumed_pooling(name, model) or "",
+            truncate_dim=model.truncate_dim,
+        )
+        pads = _pads(model, spec)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
     logger.info("%s", spec)
-    return Encoder(model, spec, cached=cached, workers=workers)
+    return Encoder(model, spec, cached=cached, workers=workers, pads=pads)
+
+
+def _pads(model: SentenceTransformer, spec: EncoderSpec) -> bool:
+    """Whether texts of different lengths may share a batch, by a few vectors of each task.
+
+    Raises:
+        ModelError: these are not what sentence-transformers makes of the same texts, each by itself.
+    """
+    texts = [*PROBES, *vocabulary_probes(model)]
+    try:
+        expected = [
+            np.concatenate(
+                [encode([one], prompt=prompt, normalize_embeddings=spec.similarity == "cosine") for one in texts]
+            )
+            for encode, prompt in (
+                (partial(model.encode_query, show_progress_bar=False), spec.prompts.query),
+                (partial(model.encode_document, show_progress_bar=False), spec.prompts.document),
+            )
+        ]
+    except Exception as error:  # whatever a module's own code raises, a user sees one line
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"sentence-transformers itself cannot encode with this model ({first})") from error
+    for pads in (True, False):
+        encoder = Encoder(model, replace(spec, precision="fp32"), pads=pads)
+        made = encoder.encode_queries(texts), encoder.encode_documents(texts)
+        off = max(
+            float(np.abs(mine - theirs).max() / max(np.abs(theirs).max(), 1e-9))
+            if mine.shape == theirs.shape
+            else np.inf
+            for mine, theirs in zip(made, expected, strict=True)
+        )
+        if off < CLOSE:
+            return pads
+        logger.info("vectors of a mixed batch are off by %.2g (padding: %s)", off, pads)
+    raise ModelError(f"its vectors are off by {off:.2g} of those of sentence-transformers; this model is not supported")
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused import FusedTransformer, fuse
-from ranksaga.encode.layout import Packed, padded
+from ranksaga.encode.layout import Packed
 from ranksaga.encode.models import on_cpu, revision_of
+from ranksaga.encode.reading import Reading, Rows
+from ranksaga.encode.towers import arguments
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.memory import keep_memory
@@ -29,20 +31,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Here", "Tokens", "Workers", "computed"]
 
-Tokens = Sequence[Sequence[int]]  # a batch: the token ids of each text
+Tokens = Rows  # a batch: the token ids of each text, or where a model reads more than ids, the texts
 
 
 class Engine:
     """A model in the precision of its encoder. It travels to other processes by pickle, weights included.
 
     The transformer runs in ``precision``; pooling and normalisation always run in float32, which costs
-    nothing and keeps scores exact.
+    nothing and keeps scores exact. ``reading`` is how the batches came about. With ``pads`` texts of different lengths
+    go through the model together; a model that does not mask its padding gives each its own vector only without.
     """
 
-    def __init__(self, model: SentenceTransformer, precision: str, similarity: str) -> None:
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        precision: str,
+        similarity: str,
+        reading: Reading | None = None,
+        *,
+        pads: bool = True,
+    ) -> None:
         self.model = model
+        self.reading = reading or Reading()
         self._precision = precision
         self._similarity = similarity
+        self._pads = pads
         self._transformer: FusedTransformer | torch.nn.Module | None = None
         self._fits: float = float("inf")  # padded tokens of a batch that the device's memory holds, as far as is known
 
@@ -54,7 +67,12 @@ class Engine:
     @cached_property
     def identity(self) -> str:
         """Hash of all that changes a vector but the tokens: a worker that has this engine need not be sent it."""
-        return hash_json([self.revision, self._precision, self._similarity])
+        return hash_json([self.revision, self._precision, self._similarity, *self.settings])
+
+    @property
+    def settings(self) -> list[Any]:
+        """What else changes a vector, beside tokens; empty for most models."""
+        return [*self.reading.identity, *([] if self._pads else [["pads", False]])]
 
     @cached_property
     def _flops(self) -> ForwardFlops:
@@ -104,21 +122,31 @@ class Engine:
     def _forward(self, tokens: Tokens) -> torch.Tensor:
         import torch
 
+        if not self._pads and len(set(map(len, tokens))) > 1:
+            return torch.cat([self._forward(tokens[row : row + 1]) for row in range(len(tokens))])
         model, transformer = self.model, self._ready()
+        given = arguments(model, self.reading.task)
         if isinstance(transformer, FusedTransformer):
             texts = Packed.of(tokens)
-            features = texts.features(transformer(texts))
+            features = {**self.reading.given, **texts.features(transformer(texts))}
         else:
-            ids, mask = padded(tokens, model.tokenizer)
-            if model.device.type == "cuda":  # copies from pinned memory are not waited for
-                ids, mask = (one.pin_memory().to(model.device, non_blocking=True) for one in (ids, mask))
-            features = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
-            features = transformer.eval()(features)
-            features["token_embeddings"] = features["token_embeddings"].float()
-        for module in list(model)[1:]:
-            features = module(features)
-        vectors: torch.Tensor = features["sentence_embedding"].float()
+            features = {
+                name: self._moved(value) if isinstance(value, torch.Tensor) else value
+                for name, value in self.reading.features(model, tokens).items()
+            }
+            features = transformer.eval()(features, **given[0])
+            if "token_embeddings" in features:
+                features["token_embeddings"] = features["token_embeddings"].float()
+        for module, more in zip(list(model)[1:], given[1:], strict=True):
+            features = module(features, **more)
+        vectors: torch.Tensor = features["sentence_embedding"].float()[:, : model.truncate_dim]
         return torch.nn.functional.normalize(vectors, dim=1) if self._similarity == "cosine" else vectors
+
+    def _moved(self, values: torch.Tensor) -> torch.Tensor:
+        """On the model's device; copies from pinned memory are not waited for."""
+        if self.model.device.type == "cuda":
+            return values.pin_memory().to(self.model.device, non_blocking=True)
+        return values.to(self.model.device)
 
     def _ready(self) -> FusedTransformer | torch.nn.Module:
         """The transformer in the encoder's precision, made once."""
@@ -127,7 +155,7 @@ class Engine:
             here = self.model.device.type == "cpu"
             if here:
                 keep_memory()
-            fusible = here and self._precision == "bf16"
+            fusible = here and self._precision == "bf16" and self.reading.form != "texts"
             self._transformer = (fuse(list(self.model)) if fusible else None) or self._in_precision(first)
         return self._transformer
 
@@ -148,6 +176,8 @@ class Engine:
             model[0] = self._in_precision(model[0])
         return {
             "model": model,
+            "reading": self.reading,
+            "_pads": self._pads,
             "_precision": self._precision,
             "_similarity": self._similarity,
             "_transformer": None,

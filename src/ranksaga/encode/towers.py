@@ -9,8 +9,8 @@ plain sentence-transformers installation know how to use.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ranksaga.errors import ModelError
 
@@ -18,64 +18,127 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["has_two_towers", "in_two_towers", "query_tower_state", "towers"]
+__all__ = ["DOCUMENT", "QUERY", "arguments", "has_two_towers", "in_two_towers", "query_tower_state", "towers"]
 
+# The tasks of ``encode_query`` and ``encode_document``, by which a Router chooses.
 QUERY, DOCUMENT = "query", "document"
-# Where a tower's weights are in the state of a model with two.
+# Where a tower's weights are in the state of a model that ``in_two_towers`` made.
 PREFIX = "0.sub_modules."
 
 
 def has_two_towers(model: SentenceTransformer) -> bool:
-    """Whether queries and documents go through different weights."""
-    return type(model[0]).__name__ == "Router"
+    """Whether queries and documents go through different modules."""
+    if not any(_is_router(module) for module in model):
+        return False
+    query, document = _flat(model, QUERY), _flat(model, DOCUMENT)
+    return [module for module, _ in query] != [module for module, _ in document]
 
 
 def towers(model: SentenceTransformer) -> tuple[SentenceTransformer, SentenceTransformer]:
-    """The models that encode queries and documents, sharing ``model``'s weights; twice itself where it is one.
+    """The models that encode queries and documents, sharing ``model``'s weights; twice the same where it is one.
+
+    A Router may stand anywhere among the modules, and its routes may differ in depth: a tower has all modules
+    that its texts go through, in their order.
 
     Raises:
-        ModelError: a router without a route for queries and one for documents.
+        ModelError: a Router without a route for queries and one for documents, or routes of different dimensions.
     """
-    if not has_two_towers(model):
+    if not any(_is_router(module) for module in model):
         return model, model
-    from sentence_transformers import SentenceTransformer
-
-    router, *rest = model
-    if not {QUERY, DOCUMENT} <= set(router.sub_modules):
+    query = like(model, _flat(model, QUERY))
+    if not has_two_towers(model):
+        return query, query
+    document = like(model, _flat(model, DOCUMENT))
+    sizes = query.get_embedding_dimension(), document.get_embedding_dimension()
+    if None not in sizes and sizes[0] != sizes[1]:
         raise ModelError(
-            f"the model routes {', '.join(router.sub_modules)}; expected the routes {QUERY} and {DOCUMENT} "
-            "(sentence_transformers' Router.for_query_document)"
+            f"the model's vectors have {sizes[0]} dimensions for queries and {sizes[1]} for documents; "
+            "expected the same for both: nothing can score them"
         )
-    query, document = (
-        SentenceTransformer(
-            modules=[*router.sub_modules[route], *rest],
-            device=str(model.device),
-            prompts=dict(model.prompts),
-            similarity_fn_name=model.similarity_fn_name,
-        )
-        for route in (QUERY, DOCUMENT)
-    )
     return query, document
 
 
 def in_two_towers(model: SentenceTransformer) -> SentenceTransformer:
-    """A model with a tower for queries and one for documents, both copies of ``model``; one that has two is copied."""
-    if has_two_towers(model):
-        return copy.deepcopy(model)
-    from sentence_transformers import SentenceTransformer
+    """A model that begins with a Router of two routes, all that queries go through and all that documents do.
+
+    Both are copies, so they share no weight. Prompts, similarity, truncation and the default route are kept.
+    """
     from sentence_transformers.base.modules import Router
 
+    query, document = towers(model)
     router = Router.for_query_document(
-        query_modules=list(copy.deepcopy(model)), document_modules=list(copy.deepcopy(model))
+        query_modules=list(copy.deepcopy(query)),
+        document_modules=list(copy.deepcopy(document)),
+        default_route=_default_route(model),
     )
-    return SentenceTransformer(
-        modules=[router],
-        device=str(model.device),
-        prompts=dict(model.prompts),
-        similarity_fn_name=model.similarity_fn_name,
-    )
+    return like(model, [(router, ())])
+
+
+def arguments(tower: SentenceTransformer, task: str) -> list[dict[str, str]]:
+    """What each module's forward is given beside its features, as sentence-transformers gives it."""
+    asked = tower.module_kwargs or {}
+    return [
+        {"task": task} if "task" in {*asked.get(name, ()), *getattr(module, "forward_kwargs", ())} else {}
+        for name, module in tower.named_children()
+    ]
 
 
 def query_tower_state(state: Mapping[str, torch.Tensor]) -> frozenset[str]:
-    """Names of the weights in a model's state that only queries go through; none where it has one tower."""
+    """Names of the weights in the state of a model that :func:`in_two_towers` made that only queries go through."""
     return frozenset(name for name in state if name.startswith(f"{PREFIX}{QUERY}."))
+
+
+def like(model: SentenceTransformer, modules: Sequence[tuple[Any, Sequence[str]]]) -> SentenceTransformer:
+    """A model of these modules, each with the names of the arguments it asks for, and all other settings of another."""
+    from sentence_transformers import SentenceTransformer
+
+    made = SentenceTransformer(
+        modules=[module for module, _ in modules],
+        device=str(model.device),
+        prompts=dict(model.prompts),
+        default_prompt_name=model.default_prompt_name,
+        similarity_fn_name=model.similarity_fn_name,
+        truncate_dim=model.truncate_dim,
+    )
+    made.module_kwargs = {str(place): list(asked) for place, (_, asked) in enumerate(modules) if asked}
+    return made
+
+
+def _is_router(module: Any) -> bool:
+    from sentence_transformers.base.modules import Router
+
+    return isinstance(module, Router)
+
+
+def _flat(model: SentenceTransformer, task: str) -> list[tuple[Any, Sequence[str]]]:
+    """Modules that a task's texts go through, Routers resolved, with the arguments that each asks for."""
+    flat: list[tuple[Any, Sequence[str]]] = []
+    for name, module in model.named_children():
+        if _is_router(module):
+            flat += [(one, ()) for one in _route(module, task)]
+        else:
+            flat.append((module, (model.module_kwargs or {}).get(name, ())))
+    return flat
+
+
+def _route(router: Any, task: str) -> list[Any]:
+    try:
+        name = router._resolve_route(task=task, modality="text")
+    except ValueError:
+        raise ModelError(
+            f"the model routes {', '.join(router.sub_modules)}; expected a route for each of {QUERY} and {DOCUMENT} "
+            "(sentence_transformers' Router.for_query_document)"
+        ) from None
+    modules: list[Any] = []
+    for module in router.sub_modules[name]:
+        modules += _route(module, task) if _is_router(module) else [module]
+    return modules
+
+
+def _default_route(model: SentenceTransformer) -> str:
+    """Where texts without a task go: to the route that they went to before, documents' where there was none."""
+    for module in model:
+        if _is_router(module):
+            default = module.sub_modules[module.default_route] if module.default_route is not None else None
+            return QUERY if default is not None and list(default) == _route(module, QUERY) else DOCUMENT
+    return DOCUMENT

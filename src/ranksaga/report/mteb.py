@@ -82,6 +82,7 @@ def write_model_meta(
     embed_dim: int | None = None,
     adapted_from: str | None = None,
     training_datasets: Sequence[str] | None = None,
+    similarity: str = "cosine",
 ) -> Path:
     """Write ``model_meta.json`` beside a model's results, with what MTEB's ``ModelMeta`` asks for.
 
@@ -105,7 +106,7 @@ def write_model_meta(
             "public_training_code": None,
             "public_training_data": None,
             "framework": ["Sentence Transformers", "PyTorch"],
-            "similarity_fn_name": "cosine",
+            "similarity_fn_name": similarity,
             "use_instructions": None,
             "training_datasets": None if training_datasets is None else list(training_datasets),
             "adapted_from": adapted_from,

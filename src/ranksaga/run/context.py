@@ -71,9 +71,13 @@ class Context:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The base model with its prompts, length and precision."""
+        """The base model with its prompts, length and precision.
+
+        Raises:
+            ModelError: it cannot be loaded, scored, or trained as the recipe's presets say.
+        """
         recipe = self.recipe
-        return load_encoder(
+        encoder = load_encoder(
             recipe.model,
             precision=recipe.precision,
             max_length=recipe.max_length,
@@ -84,6 +88,9 @@ class Context:
             cached=True,
             workers=self.team,
         )
+        for preset in recipe.presets:
+            encoder.check_trainable(two_towers=recipe.training[preset].towers != "shared")
+        return encoder
 
     def fresh_model(self, settings: Training) -> SentenceTransformer:
         """A copy of the base model in float32, in as many towers as the settings say, to be trained or overwritten."""

@@ -11,7 +11,8 @@ from typing import Any
 from ranksaga.compare.comparison import compare
 from ranksaga.compare.results import Comparison
 from ranksaga.encode.encoder import Encoder
-from ranksaga.encode.towers import towers
+from ranksaga.encode.saving import save_model, tower_models
+from ranksaga.encode.towers import has_two_towers
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.files import atomic_dir, file_name, write_json
 from ranksaga.recipe import dump_recipe
@@ -32,6 +33,9 @@ from ranksaga.run.single import PER_QUERY, evaluation_json
 from ranksaga.run.store import Entry
 
 __all__ = ["Measured", "Result", "System", "publish"]
+
+# Folder of the shipped model; the towers of one that has two are beside it.
+MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,8 @@ def _clear(folder: Path) -> None:
     """Remove what another recipe may have left: nobody could tell its files from those that are written now."""
     for name in (PER_QUERY, "rankings", "results"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (f"{MODEL}_query", f"{MODEL}_document"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for chart in folder.glob("selection_*.png"):
         chart.unlink()
 
@@ -215,6 +221,7 @@ def _write_results(measured: Measured, folder: Path) -> None:
             model=model,
             revision=revision,
             max_tokens=spec.max_length if spec is not None else None,
+            similarity=spec.similarity if spec is not None else "cosine",
             adapted_from=context.encoder.spec.model if system.name != "baseline" and spec is not None else None,
         )
 
@@ -224,20 +231,20 @@ def _write_model(measured: Measured, folder: Path) -> None:
     encoder = measured.systems[-1].encoder
     if encoder is None:
         return
-    prompts = encoder.spec.prompts
-    model = encoder.model
-    model.prompts = {"query": prompts.query, "document": prompts.document}
-    model.max_seq_length = encoder.spec.max_length
-    for tower in towers(model):
-        # A tokenizer is saved with what it was last asked for, which would depend on what this process has done before.
-        tower.tokenizer("", truncation=True, max_length=encoder.spec.max_length, padding=False)
-    with atomic_dir(folder / "model") as target:
-        model.save_pretrained(str(target), create_model_card=False)
-        (target / "README.md").write_text(_card(measured), encoding="utf-8")
+    spec, model = encoder.spec, encoder.model
+    prompts = {"query": spec.prompts.query, "document": spec.prompts.document}
+    card = _card(measured)
+    with atomic_dir(folder / MODEL) as target:
+        save_model(model, target, prompts, spec.max_length)
+        (target / "README.md").write_text(card, encoding="utf-8")
         # Of a cross-fitted dataset each fold chose a blend; a new query is best served by their mean.
         blends = {name: mean_blend(found) for name, found in measured.systems[-1].blends.items()}
         if blends:
             write_blends(target, blends)
+    for task, tower in tower_models(model).items():
+        with atomic_dir(folder / f"{MODEL}_{task}") as target:
+            save_model(tower, target, prompts, spec.max_length)
+            (target / "README.md").write_text(card, encoding="utf-8")
 
 
 def _card(measured: Measured) -> str:
@@ -251,7 +258,20 @@ def _card(measured: Measured) -> str:
         f"base_model: {measured.context.encoder.spec.model}\ntags: [sentence-transformers, ranksaga, retrieval]\n---\n"
         f"# {measured.context.recipe.name}\n\nFine-tuned with RankSaga from {measured.context.encoder.spec.model}.\n\n"
         "nDCG@10 on test queries that the scored model has not seen:\n\n"
-        f"| dataset | base | this model |\n|---|---|---|\n{rows}\n"
+        f"| dataset | base | this model |\n|---|---|---|\n{rows}\n{_usage(last.encoder)}"
+    )
+
+
+def _usage(encoder: Encoder | None) -> str:
+    """How the model is to be called, where there is a wrong way."""
+    if encoder is None or not has_two_towers(encoder.model):
+        return ""
+    return (
+        "\nThis model has weights of their own for queries and for documents (a `Router`). Call `encode_query(texts)` "
+        'and `encode_document(texts)`. `encode(texts, prompt_name="query")` puts the prompt and nothing else: without '
+        '`task="query"` the texts go to the default route, as a rule that of documents.\n\n'
+        f"For tools that know `encode` alone, each tower is also a plain model beside this folder: `{MODEL}_query` and "
+        f"`{MODEL}_document`.\n"
     )
 
 

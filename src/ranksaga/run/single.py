@@ -107,7 +107,8 @@ def benchmark_model(
             seconds=None,
             stem=name,
         )
-        write_model_meta(out, model=model, revision=revision, max_tokens=encoder.spec.max_length)
+        spec = encoder.spec
+        write_model_meta(out, model=model, revision=revision, max_tokens=spec.max_length, similarity=spec.similarity)
         write_run(out / "rankings" / f"{name}.trec", rankings, dataset.queries.ids, dataset.corpus.ids, tag="ranksaga")
         write_json(out / PER_QUERY / f"{name}.json", evaluation_json(evaluation))
     return found

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.flops import ForwardFlops
-from ranksaga.encode.layout import Packed, padded
-from ranksaga.encode.towers import towers
+from ranksaga.encode.layout import Packed
+from ranksaga.encode.reading import reading_of
+from ranksaga.encode.towers import DOCUMENT, QUERY, arguments, towers
 from ranksaga.errors import StageError
 from ranksaga.train.fused import FusedTraining, fuse_training
 
@@ -94,11 +95,18 @@ class Embedder:
         self._kind = kinds[precision]
         self._device = model.device
         self._towers = towers(model)
-        self._prompts = prompts
-        self._max_length = max_length
+        self._readings = tuple(
+            reading_of(model, tower, task, prompt, max_length)
+            for tower, task, prompt in zip(self._towers, (QUERY, DOCUMENT), prompts, strict=True)
+        )
+        # Texts of both kinds go through one model together unless it is told which they are.
+        query_reading, document_reading = self._readings
+        self._together = self._towers[0] is self._towers[1] and query_reading.identity == document_reading.identity
         self._ranks = ranks
         self._normalise = model.similarity_fn_name != "dot"
-        self._tokens: dict[str, NDArray[np.int32]] = {}
+        query_tokens: dict[str, NDArray[np.int32]] = {}
+        alike = self._together and prompts[0] == prompts[1]
+        self._tokens = (query_tokens, query_tokens if alike else {})
         fusible = precision == "bf16" and model.device.type == "cpu"
         query, document = (tower[0] for tower in self._towers)
         self._flops = (ForwardFlops(query), ForwardFlops(document))
@@ -108,7 +116,9 @@ class Embedder:
     @property
     def unit_length(self) -> bool:
         """Whether the vectors have length 1: a scale of 20 is made for cosines."""
-        return self._normalise or any(type(module).__name__ == "Normalize" for module in self._towers[0])
+        tower = self._towers[0]
+        names = [type(module).__name__ for module in tower if type(module).__name__ != "Dropout"]
+        return self._normalise or (names[-1] == "Normalize" and tower.truncate_dim is None)
 
     @property
     def dimension(self) -> int:
@@ -117,13 +127,12 @@ class Embedder:
 
     def passes(self, queries: Sequence[str], documents: Sequence[str]) -> list[Pass]:
         """The texts of a batch (queries first) by tower, shortest first, cut into passes."""
-        texts = [self._prompts[0] + text for text in queries] + [self._prompts[1] + text for text in documents]
-        tokens = self._tokenise(texts)
-        if self._towers[0] is self._towers[1]:
-            return self._cut(0, range(len(texts)), tokens)
+        tokens = [*self._tokenise(0, queries), *self._tokenise(1, documents)]
+        if self._together:
+            return self._cut(0, range(len(tokens)), tokens)
         return [
             *self._cut(0, range(len(queries)), tokens),
-            *self._cut(1, range(len(queries), len(texts)), tokens),
+            *self._cut(1, range(len(queries), len(tokens)), tokens),
         ]
 
     def _cut(self, tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> list[Pass]:
@@ -155,28 +164,30 @@ class Embedder:
         """Vectors (n, d) of one pass."""
         import torch
 
-        model = self._towers[texts.tower]
+        model, reading = self._towers[texts.tower], self._readings[texts.tower]
         transformer, *rest = model
+        given, *more = arguments(model, reading.task)
         fused = self._fast(texts.tower)
         if fused is not None:
             packed = Packed.of(texts.tokens)
-            features = packed.features(fused(packed))
+            features = {**reading.given, **packed.features(fused(packed))}
         else:
-            ids, mask = (one.to(self._device) for one in padded(texts.tokens, model.tokenizer))
+            features = {
+                name: value.to(self._device) if isinstance(value, torch.Tensor) else value
+                for name, value in reading.features(model, texts.tokens).items()
+            }
             with torch.autocast(self._device.type, self._kind, enabled=self.precision != "fp32"):
-                features = transformer({"input_ids": ids, "attention_mask": mask})
+                features = transformer(features, **given)
             features["token_embeddings"] = features["token_embeddings"].float()
-        for module in rest:
-            features = module(features)
-        vectors: torch.Tensor = features["sentence_embedding"]
+        for module, asked in zip(rest, more, strict=True):
+            features = module(features, **asked)
+        vectors: torch.Tensor = features["sentence_embedding"][:, : model.truncate_dim]
         return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
 
-    def _tokenise(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        new = list(dict.fromkeys(text for text in texts if text not in self._tokens))
+    def _tokenise(self, tower: int, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        known = self._tokens[tower]
+        new = list(dict.fromkeys(text for text in texts if text not in known))
         if new:
-            encoded = self._towers[0].tokenizer(
-                new, truncation=True, max_length=self._max_length, padding=False, return_attention_mask=False
-            )
-            for text, row in zip(new, encoded["input_ids"], strict=True):
-                self._tokens[text] = np.array(row, dtype=np.int32)
-        return [self._tokens[text] for text in texts]
+            for text, row in zip(new, self._readings[tower].rows(self._towers[tower], new), strict=True):
+                known[text] = np.array(row, dtype=np.int32)
+        return [known[text] for text in texts]

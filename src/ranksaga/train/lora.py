@@ -30,8 +30,10 @@ def add_low_rank(modules: Iterable[torch.nn.Module], settings: Lora, seed: int) 
     from torch.nn.utils import parametrize
 
     generator = torch.Generator().manual_seed(seed)
-    for module in modules:
+    modules = list(modules)
+    for module in modules:  # all of them first: two towers may share a layer
         module.requires_grad_(False)
+    for module in modules:
         for layer in list(module.modules()):
             if isinstance(layer, torch.nn.Linear) and not parametrize.is_parametrized(layer):
                 weight = layer.weight

@@ -66,10 +66,10 @@ class Step:
         self._scale = (settings.scale or DEFAULT_SCALE) if embedder.unit_length else 1.0
         query, document = towers(model)
         # Each tower is clipped by itself: its gradient is of its own size. A step may leave one without any.
-        self._trained = [
-            [parameter for parameter in tower.parameters() if parameter.requires_grad]
-            for tower in ((query,) if query is document else (query, document))
-        ]
+        # What towers share (a layer behind a Router, say) is the first one's.
+        of_query = set(query.parameters())
+        others = [] if document is query else [[one for one in document.parameters() if one not in of_query]]
+        self._trained = [[one for one in tower if one.requires_grad] for tower in (query.parameters(), *others)]
         self._peak = settings.learning_rate
         # Vectors are biases and norms, which decay would only harm.
         groups = [

@@ -186,7 +186,8 @@ def _training_mode(model: SentenceTransformer, settings: Training, seed: int) ->
         if settings.towers != "shared":
             frozen += (document if settings.towers == "query" else query).parameters()
         if settings.lora is not None:
-            trained = {"shared": (query,), "query": (query,), "document": (document,)}[settings.towers]
+            both = tuple(dict.fromkeys((query, document)))
+            trained = {"shared": both, "query": (query,), "document": (document,)}[settings.towers]
             add_low_rank(trained, settings.lora, seed)
         for parameter in frozen:
             parameter.requires_grad_(False)

@@ -1,0 +1,48 @@
+"""The shipped model's folders and card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ranksaga.encode.encoder import Encoder, load_encoder
+from ranksaga.encode.towers import in_two_towers
+from ranksaga.run.publish import _clear, _write_model
+
+TEXTS = ["word1 word2", "word3"]
+
+
+def measured(encoder: Encoder) -> Any:
+    """A run that ships this encoder and measured nothing."""
+    context = SimpleNamespace(encoder=encoder, recipe=SimpleNamespace(name="small"))
+    system = SimpleNamespace(values=(), encoder=encoder, blends={})
+    return SimpleNamespace(context=context, systems=(system, system))
+
+
+def test_two_towers_are_shipped_as_one_model_and_each_alone(families: SimpleNamespace, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    encoder = load_encoder(str(families.supported("normalize-dense", tmp_path)), precision="fp32", device="cpu")
+    run = tmp_path / "run"
+    split = encoder.with_model(in_two_towers(encoder.model))
+    for parameter in split.model[0].sub_modules["query"].parameters():
+        parameter.data *= 1.1
+    split = encoder.with_model(split.model)
+    _write_model(measured(split), run)
+    assert sorted(path.name for path in run.iterdir()) == ["model", "model_document", "model_query"]
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    assert "Call `encode_query(texts)` and `encode_document(texts)`" in card
+    assert "`model_query` and `model_document`" in card
+    vectors = {"query": split.encode_queries(TEXTS), "document": split.encode_documents(TEXTS)}
+    assert np.abs(vectors["query"] - vectors["document"]).max() > 1e-2
+    for task, expected in vectors.items():
+        alone = SentenceTransformer(str(run / f"model_{task}"), device="cpu")
+        np.testing.assert_allclose(alone.encode(TEXTS, normalize_embeddings=True), expected, atol=2e-6)
+
+    _clear(run)  # of another recipe, whose model has one tower
+    _write_model(measured(encoder), run)
+    assert [path.name for path in run.iterdir()] == ["model"]
+    assert "encode_query" not in (run / "model" / "README.md").read_text(encoding="utf-8")
