@@ -10,7 +10,7 @@ from __future__ import annotations
 import runpy
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef  # type: ignore[attr-defined]
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+
+from ranksaga.encode import fingerprint
 
 CUDA = torch.device("cuda:0")
 GIB = 2**30
@@ -120,8 +121,8 @@ class _Names(TorchFunctionMode):
             kwargs["device"] = "cpu"
         pinned = kwargs.pop("pin_memory", False)
         result = func(*args, **kwargs)
-        if there:
-            tree_map_only(torch.Tensor, self._standin.put, result)
+        if there and isinstance(result, torch.Tensor):
+            self._standin.put(result)
         if pinned:
             self._standin.pin(result)
         return result
@@ -136,7 +137,7 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         standin, kwargs = self._standin, kwargs or {}
-        given = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, torch.Tensor)]
+        given = [*_tensors(args), *_tensors(kwargs.values())]
         there = [one for one in given if standin.holds(one)]
         if not there:
             return func(*args, **kwargs)
@@ -166,10 +167,18 @@ class _Operations(TorchDispatchMode):
             standin.wait(name)
         result = func(*args, **kwargs)
         before = {_key(one) for one in given}
-        for one in tree_flatten(result)[0]:
-            if isinstance(one, torch.Tensor) and _key(one) not in before:
+        for one in _tensors([result]):
+            if _key(one) not in before:
                 standin.put(one)
         return result
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for one in values:
+        if isinstance(one, torch.Tensor):
+            yield one
+        elif isinstance(one, list | tuple):
+            yield from _tensors(one)
 
 
 def _key(tensor: Any) -> int:
@@ -248,6 +257,7 @@ def standing_in() -> Iterator[Standin]:
     from torch.optim import Optimizer
 
     standin = Standin()
+    fingerprint._keys.cache_clear()  # of the stand-in before
     autocast, grouped = torch.autocast, clip_grad._group_tensors_by_device_and_dtype  # type: ignore[attr-defined]
 
     def by_device(lists: Any, with_indices: bool = False) -> Any:

@@ -8,6 +8,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ranksaga.encode.fingerprint import fingerprint
 from ranksaga.errors import ModelError
 from ranksaga.files import hash_file
 
@@ -103,15 +104,13 @@ def revision_of(model: SentenceTransformer) -> str:
     Of the content, never of a path or a name: mteb gives two local checkpoints the same identity
     and then serves one the other's cached scores (embeddings-benchmark/mteb #3921).
     """
-    import torch
-
-    digest = hashlib.sha256(b"ranksaga-model-1")
+    digest = hashlib.sha256(b"ranksaga-model-2")
     for module in model:
         digest.update(type(module).__name__.encode())
         settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
         pooling = {key: value for key, value in settings.items() if key != "architecture"}
         digest.update(repr(sorted(pooling.items(), key=lambda item: item[0])).encode())
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(f"{key}{tuple(value.shape)}".encode())
-        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    state = sorted(model.state_dict().items())
+    digest.update("".join(f"{key}{tuple(value.shape)}" for key, value in state).encode())
+    digest.update(fingerprint(value for _, value in state))
     return digest.hexdigest()[:16]

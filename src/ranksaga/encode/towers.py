@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["has_two_towers", "in_two_towers", "query_tower_state", "towers"]
+__all__ = ["has_two_towers", "in_two_towers", "query_tower_state", "state_in_two_towers", "towers"]
 
 QUERY, DOCUMENT = "query", "document"
 # Where a tower's weights are in the state of a model with two.
@@ -74,6 +74,14 @@ def in_two_towers(model: SentenceTransformer) -> SentenceTransformer:
         prompts=dict(model.prompts),
         similarity_fn_name=model.similarity_fn_name,
     )
+
+
+def state_in_two_towers(model: SentenceTransformer) -> dict[str, torch.Tensor]:
+    """The state of :func:`in_two_towers` of the model, without a copy: twice the model's own tensors."""
+    state: dict[str, torch.Tensor] = model.state_dict()
+    if has_two_towers(model):
+        return state
+    return {f"{PREFIX}{route}.{name}": tensor for route in (QUERY, DOCUMENT) for name, tensor in state.items()}
 
 
 def query_tower_state(state: Mapping[str, torch.Tensor]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ranksaga.encode.fingerprint import fingerprint
 from ranksaga.encode.towers import has_two_towers, towers
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
@@ -156,12 +157,9 @@ def _plan(
 
 
 def _weights_hash(model: torch.nn.Module) -> str:
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    state = sorted(model.state_dict().items())
+    digest = hashlib.sha256("".join(name for name, _ in state).encode())
+    digest.update(fingerprint(tensor for _, tensor in state))
     return digest.hexdigest()
 
 
