@@ -132,13 +132,26 @@ class Engine:
         return self._transformer
 
     def _in_precision(self, module: torch.nn.Module) -> torch.nn.Module:
-        """The module, or where its weights are of another precision a copy."""
+        """The module, or where its weights are of another precision a copy: as transformers loads it in that type.
+
+        What is no weight (the frequencies of rotary positions) stays as it is, and so do weights that the model's
+        authors keep in float32.
+        """
         import torch
 
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
         if all(one.dtype == kind for one in module.parameters()):
             return module
-        return copy.deepcopy(module).to(kind)
+        kept = _kept_in_float32(module, half=self._precision == "fp16")
+        saved = module.state_dict().keys()
+        copies: dict[int, torch.Tensor] = {}  # in the place of what deepcopy would copy: no second model in float32
+        for name, one in [*module.named_parameters(), *module.named_buffers()]:
+            if one.is_floating_point() and name in saved and not any(f".{part}." in f".{name}." for part in kept):
+                cast = one.detach().to(kind)
+                copies[id(one)] = (
+                    torch.nn.Parameter(cast, requires_grad=False) if isinstance(one, torch.nn.Parameter) else cast
+                )
+        return copy.deepcopy(module, copies)
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels: the weights in the precision they are used in, on the CPU."""
@@ -206,3 +219,13 @@ def _fetched(vectors: torch.Tensor) -> Callable[[], NDArray[np.float32]]:
         return found
 
     return wait
+
+
+def _kept_in_float32(module: torch.nn.Module, *, half: bool) -> set[str]:
+    """Names of the parts that transformers leaves in float32 when it loads the model in bf16, or in fp16 (``half``)."""
+    names: set[str] = set()
+    for part in module.modules():
+        names.update(getattr(part, "_keep_in_fp32_modules_strict", None) or ())
+        if half:
+            names.update(getattr(part, "_keep_in_fp32_modules", None) or ())
+    return names

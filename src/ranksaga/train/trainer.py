@@ -176,7 +176,7 @@ def _training_mode(model: SentenceTransformer, settings: Training, seed: int) ->
 
     on_gpu = model.device.type == "cuda"
     with torch.random.fork_rng(devices=[model.device] if on_gpu else []), torch.enable_grad():
-        model.train(on_gpu if settings.dropout is None else settings.dropout)
+        model.train(bool(settings.dropout))
         frozen: list[torch.nn.Parameter] = []
         query, document = towers(model)
         if settings.freeze_embeddings:
