@@ -22,12 +22,19 @@ def build(folder: Path, kind: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder / "plain")
-    shared: dict[str, Any] = {"vocab_size": len(words), "pad_token_id": 0}
-    bert = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    shared: Any = {"vocab_size": len(words), "pad_token_id": 0}
+    bert: Any = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     torch.manual_seed(0)
     model: Any
     if kind == "t5":
-        sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+        sizes: Any = {
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 64,
+            "num_layers": 2,
+            "num_heads": 4,
+            "decoder_start_token_id": 0,
+        }
         model = transformers.T5EncoderModel(transformers.T5Config(**shared, **sizes))
     elif kind == "qwen3":
         model = transformers.Qwen3Model(transformers.Qwen3Config(**shared, **bert, head_dim=8, num_key_value_heads=2))

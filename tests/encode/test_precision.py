@@ -64,9 +64,14 @@ def test_a_rate_is_of_this_machine() -> None:
 
 @pytest.mark.parametrize(
     ("capability", "chosen"),
-    # H100, L4, A10G, A100; T4, V100; P100
-    [((9, 0), "bf16"), ((8, 9), "bf16"), ((8, 6), "bf16"), ((8, 0), "bf16")]
-    + [((7, 5), "fp16"), ((7, 0), "fp16"), ((6, 0), "fp32")],
+    [
+        ((9, 0), "bf16"),  # H100
+        ((8, 6), "bf16"),  # A10G
+        ((8, 0), "bf16"),  # A100
+        ((7, 5), "fp16"),  # T4
+        ((7, 0), "fp16"),  # V100
+        ((6, 0), "fp32"),  # P100
+    ],
 )
 def test_the_generation_of_a_gpu_settles_it(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], chosen: str

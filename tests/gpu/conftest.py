@@ -287,9 +287,7 @@ def standing_in() -> Iterator[Standin]:
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for name, value in cuda.items():
             patch.setattr(torch.cuda, name, value)
-        patch.setattr(
-            torch, "autocast", lambda kind, *a, **k: autocast("cpu" if kind == "cuda" else kind, *a, **k)
-        )
+        patch.setattr(torch, "autocast", lambda kind, *a, **k: autocast("cpu" if kind == "cuda" else kind, *a, **k))
         patch.setattr(clip_grad, "_group_tensors_by_device_and_dtype", by_device)
         patch.setattr(Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(by_device))
         stack.enter_context(_Operations(standin))

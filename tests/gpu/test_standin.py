@@ -25,7 +25,14 @@ def test_devices_do_not_mix(gpu: Any) -> None:
 def test_results_views_and_copies_stay_there(gpu: Any) -> None:
     layer = torch.nn.Linear(4, 2).to("cuda")
     output = layer(torch.zeros(5, 4, device="cuda"))
-    for one in (output, output[1:], output.T, copy.deepcopy(layer).weight, output.new_zeros(2), torch.ones_like(output)):
+    for one in (
+        output,
+        output[1:],
+        output.T,
+        copy.deepcopy(layer).weight,
+        output.new_zeros(2),
+        torch.ones_like(output),
+    ):
         assert one.device == torch.device("cuda:0")
     output.sum().backward()
     assert layer.weight.grad is not None

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.encode.budget import encoding_tokens
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused import FusedTransformer, fuse
 from ranksaga.encode.layout import Packed, padded
 from ranksaga.encode.models import on_cpu, revision_of
+from ranksaga.encode.transfer import fetched, sent
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.memory import keep_memory
@@ -44,7 +46,7 @@ class Engine:
         self._precision = precision
         self._similarity = similarity
         self._transformer: FusedTransformer | torch.nn.Module | None = None
-        self._fits: float = float("inf")  # padded tokens of a batch that the device's memory holds, as far as is known
+        self._fits: float | None = None  # padded tokens of a batch that the device's memory holds, once that is known
 
     @cached_property
     def revision(self) -> str:
@@ -77,12 +79,15 @@ class Engine:
         """Start on a batch; what comes back gives its vectors (n, d), for which a GPU is waited for only then."""
         import torch
 
-        padded = len(tokens) * max(map(len, tokens))
+        longest = max(map(len, tokens))
+        padded = len(tokens) * longest
+        if self._fits is None:
+            self._fits = encoding_tokens(self._ready(), self.model.device, longest)
         if padded <= self._fits or len(tokens) == 1:
             flops = self._flops([len(row) for row in tokens])
             with torch.inference_mode(), timed("encode", flops):
                 try:
-                    return _fetched(self._forward(tokens))
+                    return fetched(self._forward(tokens))
                 except torch.OutOfMemoryError:
                     if len(tokens) == 1:
                         raise StageError(
@@ -98,7 +103,7 @@ class Engine:
         """This engine with its model moved to a device, as torch names it."""
         self.model.to(device)
         self._transformer = None
-        self._fits = float("inf")
+        self._fits = None
         return self
 
     def _forward(self, tokens: Tokens) -> torch.Tensor:
@@ -109,10 +114,8 @@ class Engine:
             texts = Packed.of(tokens)
             features = texts.features(transformer(texts))
         else:
-            ids, mask = padded(tokens, model.tokenizer)
-            if model.device.type == "cuda":  # copies from pinned memory are not waited for
-                ids, mask = (one.pin_memory().to(model.device, non_blocking=True) for one in (ids, mask))
-            features = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+            ids, mask = (sent(one, model.device) for one in padded(tokens, model.tokenizer))
+            features = {"input_ids": ids, "attention_mask": mask}
             features = transformer.eval()(features)
             features["token_embeddings"] = features["token_embeddings"].float()
         for module in list(model)[1:]:
@@ -164,7 +167,7 @@ class Engine:
             "_precision": self._precision,
             "_similarity": self._similarity,
             "_transformer": None,
-            "_fits": float("inf"),
+            "_fits": None,
         }
 
 
@@ -200,25 +203,6 @@ def computed(engine: Engine, batches: Iterable[tuple[int, Tokens]]) -> Iterator[
         waiting = begun
     if waiting is not None:
         yield waiting[0], waiting[1]()
-
-
-def _fetched(vectors: torch.Tensor) -> Callable[[], NDArray[np.float32]]:
-    """Gives the vectors in the CPU's memory; the copy from a GPU is begun here, and waited for when called."""
-    import torch
-
-    if vectors.device.type != "cuda":
-        here: NDArray[np.float32] = vectors.cpu().numpy()
-        return lambda: here
-    host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
-    host.copy_(vectors, non_blocking=True)
-    copied = torch.cuda.current_stream(vectors.device).record_event()
-
-    def wait() -> NDArray[np.float32]:
-        copied.synchronize()
-        found: NDArray[np.float32] = host.numpy()
-        return found
-
-    return wait
 
 
 def _kept_in_float32(module: torch.nn.Module, *, half: bool) -> set[str]:

@@ -1,4 +1,4 @@
-"""Identity of weights, computed where they lie: of a model on a GPU 16 bytes a tensor cross to the CPU, not the weights.
+"""Identity of weights, computed where they lie: of a model on a GPU 16 bytes a tensor come to the CPU, not the weights.
 
 A tensor's hash is multilinear modulo 2^64 (Carter and Wegman 1979; Lemire and Kaser 2014): the sum of its 32-bit
 words, each times a random 64-bit key of its place, twice with keys of their own. Sums of integers are exact in any

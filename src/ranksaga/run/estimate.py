@@ -115,7 +115,7 @@ class Here:
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU, derived. ``tokenise`` is what the processor here takes for a token, in seconds; ``precision`` the recipe's."""
+    """A GPU, derived. ``tokenise``: seconds that the processor here takes for a token; ``precision``: the recipe's."""
 
     gpu: Gpu
     tokenise: float
