@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef  # type: ignore[attr-defined]
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -128,11 +128,11 @@ class _Names(TorchFunctionMode):
         return result
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """What operations may mix, where their results lie, and which of them are waited for."""
 
     def __init__(self, standin: Standin) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._standin = standin
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -188,9 +188,9 @@ def _key(tensor: Any) -> int:
 def _remember(among: dict[int, StorageWeakRef], tensor: torch.Tensor) -> None:
     """Keep a weak reference to the storage, so that no other one gets its address while it is remembered."""
     if len(among) > 5000:
-        for key in [key for key, one in among.items() if one.expired()]:
+        for key in [key for key, one in among.items() if one.expired()]:  # type: ignore[no-untyped-call]
             del among[key]
-    among[_key(tensor)] = StorageWeakRef(tensor.untyped_storage())
+    among[_key(tensor)] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
 
 
 def _asking() -> str:
@@ -233,7 +233,7 @@ def _alike(standin: Standin, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 _SPECIAL: dict[Any, Callable[..., Any]] = {
-    torch.Tensor.device.__get__: lambda s, f, a, k: CUDA if s.holds(a[0]) else f(*a),  # type: ignore[attr-defined]
+    torch.Tensor.device.__get__: lambda s, f, a, k: CUDA if s.holds(a[0]) else f(*a),
     torch.Tensor.is_cuda.__get__: lambda s, f, a, k: s.holds(a[0]),  # type: ignore[attr-defined]
     torch.Tensor.is_cpu.__get__: lambda s, f, a, k: not s.holds(a[0]),  # type: ignore[attr-defined]
     torch.Tensor.get_device: lambda s, f, a, k: 0 if s.holds(a[0]) else -1,

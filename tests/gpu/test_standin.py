@@ -14,7 +14,7 @@ def test_devices_do_not_mix(gpu: Any) -> None:
     assert (there.device.type, here.device.type) == ("cuda", "cpu")
     for mix in (lambda: there + here, lambda: torch.cat([here, there]), lambda: there.add_(here), lambda: here @ there):
         with pytest.raises(RuntimeError, match="same device"):
-            mix()
+            mix()  # type: ignore[no-untyped-call]
     # A number is no tensor of the CPU, and a tensor that holds one number counts as one.
     assert (there + 1.0).device.type == (there + torch.tensor(1.0)).device.type == "cuda"
     with pytest.raises(TypeError, match="numpy"):
@@ -54,7 +54,7 @@ def test_what_waits_is_counted(gpu: Any) -> None:
         ),
         start=1,
     ):
-        wait()
+        wait()  # type: ignore[no-untyped-call]
         assert gpu.waited == number, gpu.waits
 
 

@@ -102,7 +102,7 @@ def _fail_on_the_way(vectors: torch.Tensor, weight: torch.Tensor, count: OutOfMe
         raise torch.OutOfMemoryError
 
     extra = (weight * 0.0).sum()
-    extra.register_hook(fail)
+    extra.register_hook(fail)  # type: ignore[no-untyped-call]
     return vectors + extra
 
 

@@ -28,11 +28,11 @@ def free_memory(device: torch.device) -> float:
     return SHARE * (free + unused)
 
 
-def encoding_tokens(transformer: torch.nn.Module, device: torch.device, length: int) -> float:
+def encoding_tokens(transformer: Any, device: torch.device, length: int) -> float:
     """Padded tokens, in texts of ``length``, that a pass without a graph may have; any number on a CPU.
 
     Args:
-        transformer: a sentence-transformers ``Transformer``, in the precision that it runs in.
+        transformer: a sentence-transformers ``Transformer``, in the precision that it runs in, or what stands for it.
         device: where it lies.
         length: tokens of the longest text.
     """

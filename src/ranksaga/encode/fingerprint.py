@@ -38,7 +38,8 @@ def _hash(tensor: torch.Tensor) -> torch.Tensor:
     words = tensor.to(torch.float32).contiguous().view(-1).view(torch.int32)
     keys = _keys(str(words.device))
     total = torch.zeros(2, dtype=torch.int64, device=words.device)
-    for chunk in words.split(CHUNK):
+    for start in range(0, len(words), CHUNK):
+        chunk = words[start : start + CHUNK]
         total = total * STEP + (chunk.long() * keys[:, : len(chunk)]).sum(dim=1)
     return total
 
