@@ -227,6 +227,15 @@ def _listed(standin: Standin, func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
+def _number(standin: Standin, func: Any, args: Any, kwargs: Any) -> Any:
+    """Also where no operation is seen: in inference mode a number is read past the dispatcher."""
+    before = standin.waited
+    result = func(*args, **kwargs)
+    if standin.holds(args[0]) and standin.waited == before:
+        standin.wait("aten::_local_scalar_dense")
+    return result
+
+
 def _alike(standin: Standin, func: Any, args: Any, kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     return standin.put(result) if standin.holds(args[0]) else result
@@ -245,6 +254,7 @@ _SPECIAL: dict[Any, Callable[..., Any]] = {
     torch.Tensor.numpy: _numpy,
     torch.Tensor.__array__: _numpy,
     torch.Tensor.tolist: _listed,
+    **dict.fromkeys((torch.Tensor.item, torch.Tensor.__int__, torch.Tensor.__float__, torch.Tensor.__bool__), _number),
     torch.Tensor.__deepcopy__: _alike,
     torch.Tensor.new_tensor: _alike,
 }

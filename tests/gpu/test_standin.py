@@ -56,6 +56,9 @@ def test_what_waits_is_counted(gpu: Any) -> None:
     ):
         wait()  # type: ignore[no-untyped-call]
         assert gpu.waited == number, gpu.waits
+    with torch.inference_mode():
+        int(there[0])
+    assert gpu.waited == number + 1
 
 
 def test_copies_are_counted(gpu: Any) -> None:

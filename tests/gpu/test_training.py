@@ -15,8 +15,11 @@ import torch
 from ranksaga.encode.budget import kept_bytes
 from ranksaga.errors import StageError
 from ranksaga.recipe import Training
+from ranksaga.train.batches import Bank, Batch
 from ranksaga.train.embed import Embedder, Pass
+from ranksaga.train.step import Step
 from ranksaga.train.trainer import train
+from ranksaga.train.world import World
 
 
 def fit(
@@ -186,3 +189,24 @@ def test_padding_is_at_most_a_tenth_of_what_is_computed(gpu: Any, small: SimpleN
         assert len(passes) <= 12
         shares.append(1 - sum(map(len, tokens)) / sum(part.load for part in passes))
     assert max(shares) <= 0.1, shares
+
+
+def test_a_bank_is_sent_once(gpu: Any, small: SimpleNamespace, tiny_folder: Path) -> None:
+    model = small.load(tiny_folder).to("cuda").eval()
+    embedder = Embedder(model, ("", ""), max_length=32, precision="fp32")
+    step = Step(model, embedder, Training(), 3, 0, World())
+    rng = np.random.default_rng(0)
+    documents = rng.standard_normal((500, 32)).astype(np.float32)
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    target = np.full((2, 500), 1 / 500, dtype=np.float32)
+    bank = Bank(documents, target, np.zeros((2, 500), dtype=bool), np.array([3, 4]), 1.0, 1.0)
+    none = np.zeros((2, 2), dtype=bool)
+    batch = Batch(("words",), ("word1", "word2"), ("word1 word3", "word4"), np.eye(2, dtype=np.float32), none, bank)
+    sizes, unpinned = [], gpu.unpinned
+    for number in range(3):
+        gpu.uploads.clear()
+        step(number, batch).loss()
+        sizes.append(sum(gpu.uploads))
+    assert sizes[0] - sizes[1] == documents.nbytes
+    assert sizes[1] == sizes[2] < target.nbytes + 500 * 2 + 1000
+    assert gpu.unpinned == unpinned

@@ -45,7 +45,7 @@ def encoding_tokens(transformer: Any, device: torch.device, length: int) -> floa
     size = max(one.element_size() for one in transformer.parameters())
     # Scores of every token with every token are kept by plain attention alone; a mask of that shape by all.
     scores = length * (heads + 1 if getattr(config, "_attn_implementation", "") == "eager" else 1)
-    return free_memory(device) / (size * (WORKSPACE * (inner + 2 * width) + scores))
+    return free_memory(device) / float(size * (WORKSPACE * (inner + 2 * width) + scores))
 
 
 def kept_bytes(embed: Callable[[int], torch.Tensor], weights: Iterable[torch.Tensor]) -> float:

@@ -44,7 +44,16 @@ def save_weights(path: Path, state: State, metadata: Mapping[str, str] | None = 
     """Write a safetensors file, atomically. Tied weights are written once for each name."""
     from safetensors.torch import save
 
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    tensors: dict[str, torch.Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        here = tensor.detach().cpu().contiguous()
+        storage = here.untyped_storage()
+        # A copy only of what shares its memory with another name, which the format refuses.
+        if storage.data_ptr() in storages or storage.nbytes() != here.nbytes:
+            here = here.clone()
+        storages.add(here.untyped_storage().data_ptr())
+        tensors[name] = here
     with atomic_open(path, "wb") as stream:
         stream.write(save(tensors, dict(metadata or {})))
 
