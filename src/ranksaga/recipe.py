@@ -138,7 +138,7 @@ class Training(Settings):
         0.95, gt=0, le=1, description="a negative scores at most this share of the positive's score"
     )
     dropout: bool | None = Field(
-        None, description="none: on where a GPU trains, off on a CPU, where it takes the slow attention path"
+        None, description="none: off, on every device; true: the model's own rates, on attention's slow path"
     )
     towers: Literal["shared", "query", "document"] = Field(
         "shared",

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ranksaga.encode.encoder import Encoder, _batches, load_encoder
+from ranksaga.encode.cuts import by_budget
+from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.engine import Here
 from ranksaga.encode.models import locate, revision_of
 from ranksaga.errors import ModelError
@@ -87,6 +88,6 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
 
 def test_batches_keep_to_the_budget_and_cover_all_rows() -> None:
     lengths = [300, 200, 100, 100, 50, 10, 10]
-    cuts = _batches(lengths, 300)
+    cuts = by_budget(lengths, 300)
     assert cuts == [(0, 1), (1, 2), (2, 5), (5, 7)]
-    assert _batches([], 10) == []
+    assert by_budget([], 10) == []

@@ -60,3 +60,23 @@ def test_a_rate_is_of_this_machine() -> None:
     assert size == 1024
     assert seconds() > 0
     assert 1e8 < precision.matmul_rate("cpu", "fp32") < 1e15
+
+
+@pytest.mark.parametrize(
+    ("capability", "chosen"),
+    [
+        ((9, 0), "bf16"),  # H100
+        ((8, 6), "bf16"),  # A10G
+        ((8, 0), "bf16"),  # A100
+        ((7, 5), "fp16"),  # T4
+        ((7, 0), "fp16"),  # V100
+        ((6, 0), "fp32"),  # P100
+    ],
+)
+def test_the_generation_of_a_gpu_settles_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], chosen: str
+) -> None:
+    without_kernels(monkeypatch, [], [])
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    assert precision.choose_precision("auto", "cuda:0") == chosen
+    assert precision.choose_precision("bf16", "cuda:0") == "bf16"

@@ -111,7 +111,9 @@ def test_flop_of_a_forward_pass_by_hand(encoder: Encoder) -> None:
     shape = Shape(parameters=1, weights=1000, layers=2, hidden=10, width=10)
     # Of length 4: 2 x 4 x 1000 + 4 x 16 x 10 x 2 = 9280; of length 2: 4000 + 4 x 4 x 10 x 2 = 4320.
     assert shape.forward(np.array([2, 4], np.int32), budget=4) == 9280 + 4320
-    assert shape.forward(np.array([2, 4], np.int32), budget=8) == 2 * 9280  # padded in one batch
+    assert shape.forward(np.array([4, 2], np.int32), budget=8) == 9280 + 4320  # in two batches, as a GPU is given them
+    many = [99] + 100 * [100]  # one token of padding costs less than a batch
+    assert shape.forward(np.array(many, np.int32), budget=10**6) == 101 * (2 * 100 * 1000 + 4 * 100**2 * 20)
     # A layer has 4 x 32 x 32 weights of attention, 2 x 32 x 64 between, 4 x 32 + 64 + 32 biases and 4 x 32 of norms;
     # the pooler has 32 x 32 + 32.
     layer = 4 * 32 * 32 + 2 * 32 * 64 + 4 * 32 + 64 + 32 + 4 * 32
@@ -188,7 +190,7 @@ def test_a_distillation_is_counted_without_encoding_a_corpus(context: Context, m
 GPU = Gpu("X", 3.6, half=100.0, single=10.0, bandwidth=1.0, memory=1.0, confirmed=True)
 
 
-def test_queries_are_padded_to_documents_only_where_they_share_a_tower() -> None:
+def test_queries_are_not_padded_to_documents_where_they_share_a_tower() -> None:
     shape = Shape(parameters=1, weights=500, layers=0, hidden=1, width=10)  # 1,000 FLOP a token
     batch = SimpleNamespace(queries=["a", "b"], documents=["c", "d"], bank=None)
 
@@ -200,8 +202,8 @@ def test_queries_are_padded_to_documents_only_where_they_share_a_tower() -> None
         settings = Training(towers=towers, distillation=Distillation())
         return _of_step(batch, SimpleNamespace(passes=lambda *_: parts), shape, settings, 0.0)
 
-    # Forward, and backward as twice that: of four texts of 10 tokens; of two of 3 and two of 10; of documents alone.
-    assert load("shared", 0, 0) == Load(26.0, 3 * 40_000)
+    # Forward, and backward as twice that: of two texts of 3 tokens and two of 10; of documents alone.
+    assert load("shared", 0, 0) == Load(26.0, 3 * 26_000)
     assert load("query", 0, 1) == Load(26.0, 3 * 26_000)
     assert load("document", 0, 1) == Load(26.0, 6_000 + 3 * 20_000)
 

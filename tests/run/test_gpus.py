@@ -15,6 +15,13 @@ def test_an_hour_is_the_card_with_its_cores_and_memory() -> None:
     assert "2026-06-27" in price_note()
 
 
+def test_a_card_is_as_fast_as_the_precision_that_runs_on_it() -> None:
+    t4, a10 = find_gpu("T4"), find_gpu("A10")
+    assert [card.precision("auto") for card in (t4, a10)] == ["fp16", "bf16"]
+    assert [t4.peak(kind) for kind in ("fp16", "bf16", "fp32")] == [65e12, 8.1e12, 8.1e12]
+    assert [a10.peak(kind) for kind in ("fp16", "bf16", "fp32")] == [70e12, 70e12, 31.5e12]
+
+
 def test_names_are_those_of_modal() -> None:
     assert find_gpu("A10") is gpus()["A10G"]
     assert find_gpu("A100") is gpus()["A100-40GB"]

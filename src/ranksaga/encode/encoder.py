@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.cache import VectorCache
+from ranksaga.encode.cuts import by_budget, evenly
 from ranksaga.encode.engine import Engine, Here, Workers
 from ranksaga.encode.models import assumed_pooling, load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
@@ -41,7 +42,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2
 
-# Padded tokens per batch. On CPU larger batches fall out of the cache; a GPU wants to be filled.
+# Padded tokens per batch. On CPU larger batches fall out of the cache; a GPU wants to be filled, and where its memory
+# holds fewer, an engine halves the batch.
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 131072}
 TOKENIZE_CHUNK = 4096
 # Texts between two writes to the cache: what a killed process computes again at most. On a GPU those of the next
@@ -230,7 +232,8 @@ class Tower:
 
     def _embed(self, tokens: Sequence[Any], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
-        cuts = _batches([len(tokens[row]) for row in order], TOKEN_BUDGET[self._kind])
+        cut = evenly if self.on_gpu else by_budget
+        cuts = cut([len(tokens[row]) for row in order], TOKEN_BUDGET[self._kind])
         batches = [[tokens[row] for row in order[start:stop]] for start, stop in cuts]
         vectors: NDArray[np.float32] | None = None
         for place, output in self._workers.vectors(self._engine, batches):
@@ -350,15 +353,3 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := following.result()) is not None:
             following = thread.submit(next, items, None)
             yield item
-
-
-def _batches(lengths: list[int], budget: int) -> list[tuple[int, int]]:
-    """Cut rows sorted by falling length into (start, stop) with at most ``budget`` padded tokens each."""
-    cuts: list[tuple[int, int]] = []
-    start = 0
-    for row in range(len(lengths) + 1):
-        if row == len(lengths) or (row > start and lengths[start] * (row - start + 1) > budget):
-            if row > start:
-                cuts.append((start, row))
-            start = row
-    return cuts

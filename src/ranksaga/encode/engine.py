@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.encode.budget import encoding_tokens
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused import FusedTransformer, fuse
 from ranksaga.encode.layout import Packed
 from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.encode.reading import Reading, Rows
 from ranksaga.encode.towers import arguments
+from ranksaga.encode.transfer import fetched, sent
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.memory import keep_memory
@@ -57,7 +59,7 @@ class Engine:
         self._similarity = similarity
         self._pads = pads
         self._transformer: FusedTransformer | torch.nn.Module | None = None
-        self._fits: float = float("inf")  # padded tokens of a batch that the device's memory holds, as far as is known
+        self._fits: float | None = None  # padded tokens of a batch that the device's memory holds, once that is known
 
     @cached_property
     def revision(self) -> str:
@@ -95,12 +97,15 @@ class Engine:
         """Start on a batch; what comes back gives its vectors (n, d), for which a GPU is waited for only then."""
         import torch
 
-        padded = len(tokens) * max(map(len, tokens))
+        longest = max(map(len, tokens))
+        padded = len(tokens) * longest
+        if self._fits is None:
+            self._fits = encoding_tokens(self._ready(), self.model.device, longest)
         if padded <= self._fits or len(tokens) == 1:
             flops = self._flops([len(row) for row in tokens])
             with torch.inference_mode(), timed("encode", flops):
                 try:
-                    return _fetched(self._forward(tokens))
+                    return fetched(self._forward(tokens))
                 except torch.OutOfMemoryError:
                     if len(tokens) == 1:
                         raise StageError(
@@ -116,7 +121,7 @@ class Engine:
         """This engine with its model moved to a device, as torch names it."""
         self.model.to(device)
         self._transformer = None
-        self._fits = float("inf")
+        self._fits = None
         return self
 
     def _forward(self, tokens: Tokens) -> torch.Tensor:
@@ -131,7 +136,7 @@ class Engine:
             features = {**self.reading.given, **texts.features(transformer(texts))}
         else:
             features = {
-                name: self._moved(value) if isinstance(value, torch.Tensor) else value
+                name: sent(value, model.device) if isinstance(value, torch.Tensor) else value
                 for name, value in self.reading.features(model, tokens).items()
             }
             features = transformer.eval()(features, **given[0])
@@ -141,12 +146,6 @@ class Engine:
             features = module(features, **more)
         vectors: torch.Tensor = features["sentence_embedding"].float()[:, : model.truncate_dim]
         return torch.nn.functional.normalize(vectors, dim=1) if self._similarity == "cosine" else vectors
-
-    def _moved(self, values: torch.Tensor) -> torch.Tensor:
-        """On the model's device; copies from pinned memory are not waited for."""
-        if self.model.device.type == "cuda":
-            return values.pin_memory().to(self.model.device, non_blocking=True)
-        return values.to(self.model.device)
 
     def _ready(self) -> FusedTransformer | torch.nn.Module:
         """The transformer in the encoder's precision, made once."""
@@ -160,13 +159,26 @@ class Engine:
         return self._transformer
 
     def _in_precision(self, module: torch.nn.Module) -> torch.nn.Module:
-        """The module, or where its weights are of another precision a copy."""
+        """The module, or where its weights are of another precision a copy: as transformers loads it in that type.
+
+        What is no weight (the frequencies of rotary positions) stays as it is, and so do weights that the model's
+        authors keep in float32.
+        """
         import torch
 
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
         if all(one.dtype == kind for one in module.parameters()):
             return module
-        return copy.deepcopy(module).to(kind)
+        kept = _kept_in_float32(module, half=self._precision == "fp16")
+        saved = module.state_dict().keys()
+        copies: dict[int, torch.Tensor] = {}  # in the place of what deepcopy would copy: no second model in float32
+        for name, one in [*module.named_parameters(), *module.named_buffers()]:
+            if one.is_floating_point() and name in saved and not any(f".{part}." in f".{name}." for part in kept):
+                cast = one.detach().to(kind)
+                copies[id(one)] = (
+                    torch.nn.Parameter(cast, requires_grad=False) if isinstance(one, torch.nn.Parameter) else cast
+                )
+        return copy.deepcopy(module, copies)
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels: the weights in the precision they are used in, on the CPU."""
@@ -181,7 +193,7 @@ class Engine:
             "_precision": self._precision,
             "_similarity": self._similarity,
             "_transformer": None,
-            "_fits": float("inf"),
+            "_fits": None,
         }
 
 
@@ -219,20 +231,11 @@ def computed(engine: Engine, batches: Iterable[tuple[int, Tokens]]) -> Iterator[
         yield waiting[0], waiting[1]()
 
 
-def _fetched(vectors: torch.Tensor) -> Callable[[], NDArray[np.float32]]:
-    """Gives the vectors in the CPU's memory; the copy from a GPU is begun here, and waited for when called."""
-    import torch
-
-    if vectors.device.type != "cuda":
-        here: NDArray[np.float32] = vectors.cpu().numpy()
-        return lambda: here
-    host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
-    host.copy_(vectors, non_blocking=True)
-    copied = torch.cuda.current_stream(vectors.device).record_event()
-
-    def wait() -> NDArray[np.float32]:
-        copied.synchronize()
-        found: NDArray[np.float32] = host.numpy()
-        return found
-
-    return wait
+def _kept_in_float32(module: torch.nn.Module, *, half: bool) -> set[str]:
+    """Names of the parts that transformers leaves in float32 when it loads the model in bf16, or in fp16 (``half``)."""
+    names: set[str] = set()
+    for part in module.modules():
+        names.update(getattr(part, "_keep_in_fp32_modules_strict", None) or ())
+        if half:
+            names.update(getattr(part, "_keep_in_fp32_modules", None) or ())
+    return names

@@ -14,15 +14,15 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ranksaga.encode.fingerprint import fingerprint
 from ranksaga.files import hash_file
 
 if TYPE_CHECKING:
-    import torch
     from sentence_transformers import SentenceTransformer
 
 __all__ = ["revision_of"]
 
-FORMAT = "ranksaga-model-2"
+FORMAT = "ranksaga-model-3"
 # Settings that no vector and no training depends on: where a model comes from, how it is stored, what other tasks read.
 VOLATILE = {
     "architecture",
@@ -72,9 +72,9 @@ def revision_of(model: SentenceTransformer) -> str:
     digest = hashlib.sha256(FORMAT.encode())
     facts = [[_facts(module) for module in model], getattr(model, "truncate_dim", None), _sources(model)]
     digest.update(json.dumps(facts, sort_keys=True, default=_named).encode())
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(f"{key}{tuple(value.shape)}".encode())
-        digest.update(_bytes(value))
+    state = sorted(model.state_dict().items())
+    digest.update("".join(f"{key}{tuple(value.shape)}" for key, value in state).encode())
+    digest.update(fingerprint(value for _, value in state))
     return digest.hexdigest()[:16]
 
 
@@ -161,11 +161,3 @@ def _source_files(model: SentenceTransformer) -> Iterator[Path]:
         except (OSError, TypeError):  # made in a session, without a file
             continue
         yield from map(Path, (source, *get_relative_import_files(source)))
-
-
-def _bytes(value: torch.Tensor) -> bytes:
-    """A tensor's values; floating ones as float32, in which a model is loaded whatever it is stored in."""
-    import torch
-
-    here = value.detach().to("cpu", torch.float32 if value.is_floating_point() else value.dtype).contiguous()
-    return here.numpy().tobytes()

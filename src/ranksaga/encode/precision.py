@@ -13,6 +13,8 @@ __all__ = ["choose_precision", "matmul_rate"]
 
 # Times that bf16 must be as fast as fp32 to be chosen, and how often the two are held against each other.
 ENOUGH, ROUNDS = 1.5, 7
+# Compute capability from which NVIDIA's tensor cores know bf16 (Ampere); those before know fp16 (Volta, Turing).
+BF16_SINCE, FP16_SINCE = (8, 0), (7, 0)
 
 
 @cache
@@ -26,16 +28,26 @@ def choose_precision(wanted: str, device: str) -> str:
     """``auto`` becomes bf16 where its matrix products are at least 1.5 times as fast as fp32, else fp32.
 
     The answer enters the identity of every vector, so it must not change from run to run with what else the machine
-    does: where the processor has instructions for bf16 that settles it, elsewhere the two are timed in turn.
+    does: where the processor has instructions for bf16 that settles it, elsewhere the two are timed in turn. Of a
+    GPU its generation settles it: bf16 since Ampere, fp16 on Volta and Turing (V100, T4), fp32 before.
     """
     if wanted != "auto":
         return wanted
     kind = device.split(":")[0]
-    if kind not in ("cpu", "cuda"):
+    if kind == "cuda":
+        return _of_gpu(device)
+    if kind != "cpu":
         return "fp32"
-    if kind == "cpu" and compiled_kernels() is not None:
+    if compiled_kernels() is not None:
         return "bf16"
     return "bf16" if _gain(device) > ENOUGH else "fp32"
+
+
+def _of_gpu(device: str) -> str:
+    import torch
+
+    capability = torch.cuda.get_device_capability(device)
+    return "bf16" if capability >= BF16_SINCE else "fp16" if capability >= FP16_SINCE else "fp32"
 
 
 @cache

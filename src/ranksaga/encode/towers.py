@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["DOCUMENT", "QUERY", "arguments", "has_two_towers", "in_two_towers", "query_tower_state", "towers"]
+__all__ = [
+    "DOCUMENT",
+    "QUERY",
+    "arguments",
+    "has_two_towers",
+    "in_two_towers",
+    "query_tower_state",
+    "state_in_two_towers",
+    "towers",
+]
 
 # The tasks of ``encode_query`` and ``encode_document``, by which a Router chooses.
 QUERY, DOCUMENT = "query", "document"
@@ -81,6 +90,14 @@ def arguments(tower: SentenceTransformer, task: str) -> list[dict[str, str]]:
         {"task": task} if "task" in {*asked.get(name, ()), *getattr(module, "forward_kwargs", ())} else {}
         for name, module in tower.named_children()
     ]
+
+
+def state_in_two_towers(model: SentenceTransformer) -> dict[str, torch.Tensor]:
+    """The state of :func:`in_two_towers` of the model; of one without a Router no copy, but its own tensors twice."""
+    if any(_is_router(module) for module in model):
+        return dict(in_two_towers(model).state_dict())
+    state: dict[str, torch.Tensor] = model.state_dict()
+    return {f"{PREFIX}{route}.{name}": tensor for route in (QUERY, DOCUMENT) for name, tensor in state.items()}
 
 
 def query_tower_state(state: Mapping[str, torch.Tensor]) -> frozenset[str]:

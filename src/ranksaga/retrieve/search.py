@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.self_hits import self_hits
+from ranksaga.encode.transfer import sent
 from ranksaga.errors import DataError, ModelError
 from ranksaga.kernels.compiled import compiled_kernels
 from ranksaga.profile import timed
@@ -142,7 +143,7 @@ def _in_one_pass(
             seen = first + size
             if seen > len(ties):
                 break
-            documents = torch.from_numpy(tile).to(place)
+            documents = sent(tile, place)
             for start in range(0, len(queries), chunk):
                 asked = queries[start : start + chunk]
                 scores = scratch[: len(asked) * len(tile)].view(len(asked), len(tile))
@@ -170,6 +171,7 @@ class _Best:
         # What a score must reach. The least finite number lets all pass but -inf, which is no result.
         self.thresholds = torch.full((queries, 1), torch.finfo(torch.float32).min, device=device)
         self.thresholds[real:] = float("inf")
+        self._begun: set[int] = set()  # first rows of the slices that have seen a tile
 
     def update(self, rows: slice, scores: torch.Tensor, tie_keys: torch.Tensor, mask: torch.Tensor) -> None:
         """Merge scores (queries, m) of m further documents.
@@ -182,18 +184,18 @@ class _Best:
         depth, width = kept.shape[1], scores.shape[1]
         if depth == 0:
             return
-        if width > depth and bool((kept[0] == NOTHING).all()):
+        if width > depth and rows.start not in self._begun:
             # The first tile would pass whole. Its own k-th score is a lower bound of the final one.
             torch.maximum(thresholds, scores.topk(depth, sorted=False).values.amin(dim=1, keepdim=True), out=thresholds)
+        self._begun.add(rows.start)
         # Equal to the threshold passes: there the tie rank decides.
-        passed = _where(torch.ge(scores, thresholds, out=mask[: scores.numel()].view(scores.shape)))
-        if len(passed) == 0:
+        passed, counts, most = _where(torch.ge(scores, thresholds, out=mask[: scores.numel()].view(scores.shape)))
+        if most == 0:
             return
         query = passed // width
         keys = _score_keys(scores.view(-1)[passed]) | tie_keys[passed - query * width]
-        counts = torch.bincount(query, minlength=len(kept))
         place = torch.arange(depth, depth + len(passed), device=passed.device) - (counts.cumsum(0) - counts)[query]
-        pool = torch.full((len(kept), depth + int(counts.max())), NOTHING, device=passed.device)
+        pool = torch.full((len(kept), depth + most), NOTHING, device=passed.device)
         pool[:, :depth] = kept
         pool[query, place] = keys
         torch.topk(pool, depth, sorted=False, out=(kept, torch.empty_like(kept)))
@@ -206,13 +208,20 @@ class _Best:
         return keys
 
 
-def _where(mask: torch.Tensor) -> torch.Tensor:
-    """Flat positions of the true values, ascending. NumPy's search is several times faster than torch's on a CPU."""
+def _where(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Flat positions of the true values, ascending; how many each row has, and the most that one has.
+
+    A GPU is waited for once. On a CPU NumPy's search is several times faster than torch's.
+    """
     import torch
 
     if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.view(-1).nonzero()[:, 0]
+        passed = torch.from_numpy(np.flatnonzero(mask.numpy()))
+        counts = torch.bincount(passed // mask.shape[1], minlength=len(mask))
+        return passed, counts, int(counts.max()) if len(passed) else 0
+    counts = mask.sum(dim=1)
+    total, most = torch.stack([counts.sum(), counts.max()]).tolist()
+    return mask.view(-1).nonzero_static(size=total)[:, 0], counts, most
 
 
 def _score_keys(scores: torch.Tensor) -> torch.Tensor:
@@ -270,12 +279,11 @@ def _padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _remove(scores: torch.Tensor, columns: NDArray[np.integer[Any]]) -> None:
     """Set one column a row to -inf, where the column lies in this tile."""
-    import torch
 
     rows = np.flatnonzero((columns >= 0) & (columns < scores.shape[1]))
     if len(rows):
-        place = torch.from_numpy(rows).to(scores.device)
-        scores[place, torch.from_numpy(columns[rows].astype(np.int64)).to(scores.device)] = float("-inf")
+        places = (sent(one.astype(np.int64), scores.device) for one in (rows, columns[rows]))
+        scores[tuple(places)] = float("-inf")
 
 
 def _check_finite(vectors: NDArray[np.float32], kind: str, first: int) -> None:

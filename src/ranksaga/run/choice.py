@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -64,7 +63,7 @@ def select(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[De
         else:
             choice = _choose(context, lesson, trained, sets)
         if choice.weight > 0:
-            base = context.fresh_model(settings).state_dict()
+            base = context.base_state(settings)
             save_weights(folder / WEIGHTS, _mixed(base, trained.weights(choice.epoch), choice))
         write_json(folder / "choice.json", asdict(choice))
         return {
@@ -98,8 +97,7 @@ def _choose(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[D
     if not any(one.role == "trained" for one in sets):
         return Choice(0, 0.0, None, "no dataset has dev queries to choose by (add a dev split): base kept", {}, ())
     settings = lesson.settings
-    model = context.fresh_model(settings)
-    base_state = copy.deepcopy(model.state_dict())
+    model, base_state = context.fresh_model(settings), context.base_state(settings)
     score = DevScorer(sets)
     of_base = score(context.encoder)
     base = {name: float(values.mean()) for name, values in of_base.items()}
@@ -110,7 +108,8 @@ def _choose(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[D
     total = len(rounds) * len(settings.merge_weights)
     with context.voice.progress(f"select {lesson.preset} {lesson.view}", total) as advance:
         for document_weight, epoch in rounds:
-            tuned = trained.weights(epoch)
+            # To the device once, not once for each candidate.
+            tuned = {name: tensor.to(model.device) for name, tensor in trained.weights(epoch).items()}
             for weight in settings.merge_weights:
                 candidate = Candidate(epoch, weight, document_weight, {}, {})
                 model.load_state_dict(_mixed(base_state, tuned, candidate))
@@ -137,12 +136,14 @@ def _mixed(base: Mapping[str, Any], tuned: Mapping[str, Any], mix: Candidate | C
     from ranksaga.encode.towers import query_tower_state
     from ranksaga.train.merge import interpolate
 
-    state = interpolate(base, tuned, mix.weight)
     if mix.document_weight is None:
-        return state
-    documents = interpolate(base, tuned, mix.document_weight)
+        return interpolate(base, tuned, mix.weight)
     of_queries = query_tower_state(base)
-    return {name: state[name] if name in of_queries else documents[name] for name in state}
+    parts = (of_queries, mix.weight), (base.keys() - of_queries, mix.document_weight)
+    mixed: dict[str, Any] = {}
+    for names, weight in parts:
+        mixed |= interpolate({name: base[name] for name in names}, {name: tuned[name] for name in names}, weight)
+    return mixed
 
 
 def _mean_gain(base: Mapping[str, float], scores: Mapping[str, float], datasets: Collection[str]) -> float:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.encode.encoder import Encoder, load_encoder
-from ranksaga.encode.towers import in_two_towers
+from ranksaga.encode.towers import in_two_towers, state_in_two_towers
 from ranksaga.recipe import Recipe, Training
 from ranksaga.run.store import Store
 from ranksaga.run.team import Alone, Team
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
 
 __all__ = ["Context", "Subject", "Voice"]
@@ -96,3 +97,8 @@ class Context:
         """A copy of the base model in float32, in as many towers as the settings say, to be trained or overwritten."""
         model = self.encoder.model
         return copy.deepcopy(model) if settings.towers == "shared" else in_two_towers(model)
+
+    def base_state(self, settings: Training) -> dict[str, torch.Tensor]:
+        """The weights of ``fresh_model`` by name, not copied: both towers' are the base model's own."""
+        model = self.encoder.model
+        return model.state_dict() if settings.towers == "shared" else state_in_two_towers(model)

@@ -116,10 +116,16 @@ class Here:
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU, derived. ``tokenise`` is what the processor here takes for a token, in seconds."""
+    """A GPU, derived. ``tokenise``: seconds that the processor here takes for a token; ``precision``: the recipe's."""
 
     gpu: Gpu
     tokenise: float
+    precision: str = "auto"
+
+    @property
+    def peak(self) -> float:
+        """FLOP/s of the model's matrix products."""
+        return self.gpu.peak(self.gpu.precision(self.precision))
 
     def seconds(self, low: Load, high: Load) -> Range:
         """Of encoding and searching."""
@@ -137,7 +143,7 @@ class Card:
         )
 
     def _device(self, load: Load, utilisation: float) -> float:
-        return load.forward / (self.gpu.half * utilisation) + load.products / (self.gpu.single * utilisation)
+        return load.forward / (self.peak * utilisation) + load.products / (self.gpu.single * utilisation)
 
     def _host(self, load: Load) -> float:
         return load.host + load.tokens * self.tokenise
@@ -177,7 +183,9 @@ def estimate(recipe: Recipe, voice: Voice, *, gpu: str | None = None, price: flo
                 voice.say(f"probing training, {course.name}")
                 paces[course.name] = timed_steps(context, course, sources, steps, PROBE_SECONDS)
         machine: Here | Card = (
-            Card(card, counter.seconds / max(1, counter.tokens)) if card else _here(context, counter, paces)
+            Card(card, counter.seconds / max(1, counter.tokens), recipe.precision)
+            if card
+            else _here(context, counter, paces)
         )
         lines = [
             Line(stage, work, tokens, seconds, _cost(seconds, hourly))
@@ -236,7 +244,8 @@ def _described(context: Context, machine: Here | Card) -> tuple[str, str]:
         return (
             f"one {gpu.name}",
             f"derived, not measured: {spec.model}'s FLOP over {UTILISATION.low:.0%} to {UTILISATION.high:.0%} of the "
-            f"card's peak ({gpu.half / 1e12:g} TFLOP/s in 16 bit, {gpu.single / 1e12:g} in fp32), and the processor's "
+            f"card's peak ({machine.peak / 1e12:g} TFLOP/s in {gpu.precision(machine.precision)}, "
+            f"{gpu.single / 1e12:g} in fp32), and the processor's "
             f"part as measured here, {HOST_ELSEWHERE.low:g} to {HOST_ELSEWHERE.high:g} times",
         )
     pace = machine.encode.seconds

@@ -33,6 +33,7 @@ class Gpu:
         bandwidth: bytes of its memory that it reads in a second.
         memory: bytes.
         confirmed: whether the price was read somewhere with a date.
+        bf16: whether its tensor cores know bf16; those of Turing (T4) know fp16 alone.
     """
 
     name: str
@@ -42,6 +43,15 @@ class Gpu:
     bandwidth: float
     memory: float
     confirmed: bool
+    bf16: bool = True
+
+    def precision(self, wanted: str) -> str:
+        """What ``auto`` becomes on this card, as :func:`ranksaga.encode.precision.choose_precision` decides there."""
+        return wanted if wanted != "auto" else "bf16" if self.bf16 else "fp16"
+
+    def peak(self, precision: str) -> float:
+        """FLOP/s of a transformer's matrix products: bf16 that the tensor cores do not know goes as fast as fp32."""
+        return self.single if precision == "fp32" or (precision == "bf16" and not self.bf16) else self.half
 
 
 @cache
@@ -59,6 +69,7 @@ def gpus() -> Mapping[str, Gpu]:
             one["bandwidth"] * 1e9,
             one["gib"] * 2.0**30,
             one["confirmed"],
+            one.get("bf16", True),
         )
         for one in stored["gpus"]
     }

@@ -215,7 +215,7 @@ def _of_step(batch: Any, embedder: Any, shape: Shape, settings: Training, host: 
     more = 1 + settings.hard_negatives * len(batch.documents) / texts if settings.distillation is None else 1.0
     padded = sum(len(lengths) * int(lengths.max()) for lengths in by_tower) * more
     passes = 4 if padded > CACHE_ABOVE["cuda"] else 3
-    # What a tower reads together is padded together: queries to the length of documents where they share one.
+    # What a tower reads together is cut together, texts of like length into a pass.
     each = [shape.forward(lengths, TOKEN_BUDGET["cuda"]) for lengths in by_tower]
     forward = passes * sum(each)
     if settings.towers == "document":  # queries are read, and learn nothing

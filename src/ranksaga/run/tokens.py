@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.encoder import Encoder, _batches
+from ranksaga.encode.cuts import evenly
+from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.towers import towers
 
 __all__ = ["Shape", "TokenCounter", "shape_of"]
@@ -32,7 +33,7 @@ class Shape:
         ``length x hidden`` a token and layer.
         """
         falling = np.sort(lengths)[::-1].tolist()
-        return sum((stop - start) * self._of_text(falling[start]) for start, stop in _batches(falling, budget))
+        return sum((stop - start) * self._of_text(falling[start]) for start, stop in evenly(falling, budget))
 
     def _of_text(self, length: int) -> float:
         return 2.0 * length * self.weights + 4.0 * length * length * self.hidden * self.layers

@@ -108,10 +108,11 @@ class Batches:
 
     def get(self, epoch: int, position: int) -> Batch:
         """The batch at a position of an epoch."""
-        if self._planned is None or self._planned[0] != epoch:
-            self._planned = (epoch, self._plan(epoch))
+        planned = self._planned  # several threads may ask, each for an epoch of its own
+        if planned is None or planned[0] != epoch:
+            planned = self._planned = (epoch, self._plan(epoch))
         rng = np.random.default_rng([self._seed, BUILD, epoch, position])
-        return self._build(self._planned[1][position], rng)
+        return self._build(planned[1][position], rng)
 
     def _shares(self) -> list[int]:
         """Per source the examples (mixed) or batches (per dataset) that it gives an epoch."""

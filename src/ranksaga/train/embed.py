@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.encode.budget import free_memory, kept_bytes
+from ranksaga.encode.cuts import evenly
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.layout import Packed
 from ranksaga.encode.reading import reading_of
 from ranksaga.encode.towers import DOCUMENT, QUERY, arguments, towers
+from ranksaga.encode.transfer import sent
 from ranksaga.errors import StageError
 from ranksaga.train.fused import FusedTraining, fuse_training
 
@@ -29,10 +33,12 @@ __all__ = ["Embedder", "Pass", "deal"]
 
 # Padded tokens that go through the model together. Texts are sorted by length, so on a CPU, where padding costs
 # time, small passes are the faster ones (32 functions of 33 to 256 tokens: 3.3 s instead of
-# 5.8 s on one core); a GPU takes its share of a batch at once.
+# 5.8 s on one core); a GPU takes its share of a batch in a few passes of like lengths, as large as its memory allows.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 131072}
 # The fused pass computes no padding, and the fewer passes, the fewer times gradients of the weights are summed.
 FUSED_BUDGET = 8192
+# Of each weight that learns: gradient and two moments in float32, a copy in half precision, and room to update them.
+WEIGHT_BYTES = 20
 SLACK = 1.1  # so that a batch for N ranks is cut into N passes, not into N and a rest
 
 
@@ -51,6 +57,17 @@ class Pass:
     rows: tuple[int, ...]
     tokens: tuple[NDArray[np.int32], ...]
     load: int
+
+    def halves(self) -> tuple[Pass, Pass]:
+        """The shorter texts and the longer ones, padded; of a pass with two texts or more."""
+        middle = len(self.rows) // 2
+        first, second = (
+            Pass(
+                self.tower, self.rows[part], self.tokens[part], len(self.rows[part]) * max(map(len, self.tokens[part]))
+            )
+            for part in (slice(middle), slice(middle, None))
+        )
+        return first, second
 
 
 def deal(passes: Sequence[Pass], rank: int, ranks: int) -> list[tuple[int, Pass]]:
@@ -102,7 +119,9 @@ class Embedder:
         # Texts of both kinds go through one model together unless it is told which they are.
         query_reading, document_reading = self._readings
         self._together = self._towers[0] is self._towers[1] and query_reading.identity == document_reading.identity
+        self._max_length = max_length
         self._ranks = ranks
+        self.budget = TOKEN_BUDGET["cuda" if model.device.type == "cuda" else "cpu"]
         self._normalise = model.similarity_fn_name != "dot"
         query_tokens: dict[str, NDArray[np.int32]] = {}
         alike = self._together and prompts[0] == prompts[1]
@@ -138,10 +157,15 @@ class Embedder:
     def _cut(self, tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> list[Pass]:
         order = sorted(rows, key=lambda row: len(tokens[row]))
         packs = self._fast(tower) is not None
-        kind = "cuda" if self._device.type == "cuda" else "cpu"
-        budget = FUSED_BUDGET if packs else TOKEN_BUDGET[kind]
-        if self._ranks > 1 and (packs or kind == "cuda"):  # every rank is to have some
+        on_gpu = self._device.type == "cuda"
+        budget = FUSED_BUDGET if packs else self.budget
+        if self._ranks > 1 and (packs or on_gpu):  # every rank is to have some
             budget = min(budget, math.ceil(SLACK * sum(len(tokens[row]) for row in rows) / self._ranks))
+        if on_gpu:
+            order.reverse()
+            cuts = evenly([len(tokens[row]) for row in order], budget)
+            parts = [order[start:stop] for start, stop in reversed(cuts)]
+            return [_pass(tower, part[::-1], tokens) for part in parts]
         cut: list[tuple[list[int], int]] = []
         for row in order:  # the longest so far
             taken, load = cut[-1] if cut else ([], 0)
@@ -151,6 +175,29 @@ class Embedder:
             else:
                 cut.append(([row], len(tokens[row])))
         return [Pass(tower, tuple(taken), tuple(tokens[row] for row in taken), load) for taken, load in cut]
+
+    def memory_budget(self) -> int:
+        """Padded tokens of a pass with its graph that the GPU's memory holds; on a CPU the budget as it is.
+
+        Measured on the model, in texts of the longest length; what weights will need in training is taken off.
+        """
+        import torch
+
+        if self._device.type != "cuda":
+            return self.budget
+        weights = {id(one): one for tower in self._towers for one in tower.parameters()}.values()
+        longest = self._max_length
+        tokens = np.zeros(longest, dtype=np.int32)
+
+        def embed(tower: int, count: int) -> torch.Tensor:
+            return self.forward(Pass(tower, (0,) * count, (tokens,) * count, count * longest))
+
+        try:
+            kept = max(kept_bytes(partial(embed, tower), weights) for tower in range(len(set(self._towers))))
+        except torch.OutOfMemoryError:  # two texts of the longest length are too much: one at a time
+            return longest
+        free = free_memory(self._device) - WEIGHT_BYTES * sum(one.numel() for one in weights if one.requires_grad)
+        return int(min(max(free / max(kept, 1.0), 1.0) * longest, self.budget))
 
     def _fast(self, tower: int) -> FusedTraining | None:
         """The fused pass where it does the work. It knows no dropout, for which a module is put in training mode."""
@@ -173,7 +220,7 @@ class Embedder:
             features = {**reading.given, **packed.features(fused(packed))}
         else:
             features = {
-                name: value.to(self._device) if isinstance(value, torch.Tensor) else value
+                name: sent(value, self._device) if isinstance(value, torch.Tensor) else value
                 for name, value in reading.features(model, texts.tokens).items()
             }
             with torch.autocast(self._device.type, self._kind, enabled=self.precision != "fp32"):
@@ -191,3 +238,8 @@ class Embedder:
             for text, row in zip(new, self._readings[tower].rows(self._towers[tower], new), strict=True):
                 known[text] = np.array(row, dtype=np.int32)
         return [known[text] for text in texts]
+
+
+def _pass(tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> Pass:
+    """Rows, shortest first, padded to the last one."""
+    return Pass(tower, tuple(rows), tuple(tokens[row] for row in rows), len(rows) * len(tokens[rows[-1]]))

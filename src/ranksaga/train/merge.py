@@ -44,7 +44,16 @@ def save_weights(path: Path, state: State, metadata: Mapping[str, str] | None = 
     """Write a safetensors file, atomically. Tied weights are written once for each name."""
     from safetensors.torch import save
 
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    tensors: dict[str, torch.Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        here = tensor.detach().cpu().contiguous()
+        storage = here.untyped_storage()
+        # A copy only of what shares its memory with another name, which the format refuses.
+        if storage.data_ptr() in storages or storage.nbytes() != here.nbytes:
+            here = here.clone()
+        storages.add(here.untyped_storage().data_ptr())
+        tensors[name] = here
     with atomic_open(path, "wb") as stream:
         stream.write(save(tensors, dict(metadata or {})))
 
@@ -52,7 +61,8 @@ def save_weights(path: Path, state: State, metadata: Mapping[str, str] | None = 
 def interpolate(base: State, tuned: State, weight: float) -> dict[str, torch.Tensor]:
     """``(1 - weight) * base + weight * tuned``; 0 is the base and 1 the tuned model, bit for bit.
 
-    Computed in float32, returned in the base's types. Tensors that are no floats (positions) are the base's.
+    Computed in float32 where the base lies, returned in the base's types. Tensors that are no floats (positions) are
+    the base's.
 
     Raises:
         StageError: the two are not the same architecture.
@@ -61,7 +71,7 @@ def interpolate(base: State, tuned: State, weight: float) -> dict[str, torch.Ten
 
 
 def average(states: Sequence[State]) -> dict[str, torch.Tensor]:
-    """The mean of several models' weights, in float32.
+    """The mean of several models' weights, in float32, where the first one lies.
 
     Raises:
         StageError: no model, or models of different architectures.
@@ -76,19 +86,26 @@ def _combine(states: Sequence[State], weights: Sequence[float]) -> dict[str, tor
     for other in states[1:]:
         _check_alike(first, other)
     # A term of weight 0 is left out: it would turn -0.0 into 0.0, and an overflow into NaN.
-    terms = [(state, weight) for state, weight in zip(states, weights, strict=True) if weight != 0.0]
-    merged = {}
-    for name, tensor in first.items():
-        if not tensor.is_floating_point() or all(tensor.equal(state[name]) for state in states[1:]):
-            merged[name] = tensor.clone()  # what no training moved stays, bit for bit
-        elif len(terms) == 1 and terms[0][1] == 1.0:
-            merged[name] = terms[0][0][name].to(tensor.dtype, copy=True)
-        else:
-            total = terms[0][0][name].float() * terms[0][1]
-            for state, weight in terms[1:]:
-                total.add_(state[name].float(), alpha=weight)
-            merged[name] = total.to(tensor.dtype)
-    return merged
+    terms = [(place, weight) for place, weight in enumerate(weights) if weight != 0.0]
+    return {name: _mean([state[name] for state in states], terms) for name in first}
+
+
+def _mean(tensors: Sequence[torch.Tensor], terms: Sequence[tuple[int, float]]) -> torch.Tensor:
+    """The weighted sum of one tensor of several models, on the device of the first; a new tensor."""
+    import torch
+
+    first = tensors[0]
+    if not first.is_floating_point() or terms == [(0, 1.0)]:
+        return first.clone()
+    tensors = [tensor.to(first.device, non_blocking=True) for tensor in tensors]
+    if len(terms) == 1 and terms[0][1] == 1.0:
+        return tensors[terms[0][0]].to(first.dtype, copy=True)
+    # What no training moved stays, bit for bit. Asked and answered on the device: a GPU is not waited for.
+    same = torch.stack([(tensor == first).all() for tensor in tensors]).all()
+    total = tensors[terms[0][0]].float() * terms[0][1]
+    for place, weight in terms[1:]:
+        total.add_(tensors[place].float(), alpha=weight)
+    return torch.where(same, first, total.to(first.dtype))
 
 
 def _check_alike(first: State, other: State) -> None:

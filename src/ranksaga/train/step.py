@@ -7,12 +7,16 @@ batch however many they are.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranksaga.encode.towers import towers
+from ranksaga.encode.transfer import fetched, sent
 from ranksaga.errors import StageError
 from ranksaga.profile import timed
 from ranksaga.recipe import Training
@@ -25,14 +29,21 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Step", "learning_rate"]
+    _Made = tuple[int, Pass, torch.Tensor | None]
+
+T = TypeVar("T")
+
+__all__ = ["Step", "Taken", "learning_rate"]
 
 CLIP = 1.0
 # Of labelled pairs, as of sentence-transformers' MultipleNegativesRankingLoss. A teacher brings its own.
 DEFAULT_SCALE = 20.0
 DROPOUT = 3  # stream of random draws, beside those of ``batches``
-# Batches of more padded tokens are trained with gradient caching: a third more time, far less memory.
+# Batches of more padded tokens are trained with gradient caching: a third more time, far less memory. On a GPU what
+# its memory holds decides, up to this.
 CACHE_ABOVE = {"cpu": 16384, "cuda": 131072}
+# Most banks that stay on a GPU: as many datasets as this are trained on without sending one again.
+BANKS = 16
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
@@ -42,8 +53,32 @@ def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
     return peak * (total - step) / (total - warmup)
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken: its learning rate, and its loss once the device has computed it."""
+
+    rate: float
+    _read: Callable[[], NDArray[np.float32]]
+    _problem: Callable[[float], StageError]
+
+    def loss(self) -> float:
+        """The loss, for which a GPU is waited for.
+
+        Raises:
+            StageError: it is not finite.
+        """
+        value = float(self._read())
+        if not math.isfinite(value):
+            raise self._problem(value)
+        return value
+
+
 class Step:
-    """Model, loss, optimizer and loss scaler: one call is one optimizer step."""
+    """Model, loss, optimizer and loss scaler: one call is one optimizer step.
+
+    A GPU is not waited for, unless its memory runs out: then passes are halved, which gradient caching makes exact
+    (but for dropout's draws in that one step), and stay so.
+    """
 
     def __init__(
         self,
@@ -61,6 +96,7 @@ class Step:
         self._embedder = embedder
         self._total = total
         self._seed = seed
+        self._drops = model.training
         self._warmup = min(-(-total // 10) if settings.warmup_steps is None else settings.warmup_steps, total)
         # Dot products of vectors of any length are large as they are.
         self._scale = (settings.scale or DEFAULT_SCALE) if embedder.unit_length else 1.0
@@ -79,20 +115,45 @@ class Step:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=embedder.precision == "fp16")
+        on_gpu = self._device.type == "cuda"
+        if on_gpu:  # all ranks cut a batch alike
+            embedder.budget = world.least(embedder.memory_budget())
+        self._keeps = embedder.budget if on_gpu else CACHE_ABOVE["cpu"]  # tokens whose graphs are kept at once
+        self._fits = math.inf  # tokens of a pass that memory holds, as far as is known
+        self._banks: dict[int, tuple[NDArray[np.float32], torch.Tensor]] = {}
 
-    def __call__(self, number: int, batch: Batch) -> tuple[float, float]:
-        """Loss and learning rate of this step.
+    def __call__(self, number: int, batch: Batch) -> Taken:
+        """Take this step.
 
         Raises:
-            StageError: the loss is not finite.
+            StageError: the loss is not finite (where weights lie on a CPU; else ``Taken.loss`` says so), or memory
+                does not hold a single text, or what the optimizer keeps.
         """
+        import torch
 
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self._total, self._peak, self._warmup)
-        loss = self._backward(number, batch)
-        with timed("optimizer"):
-            self._update()
-        return loss, self.optimizer.param_groups[0]["lr"]
+        rate = self.optimizer.param_groups[0]["lr"]
+
+        def problem(value: float) -> StageError:
+            return StageError(
+                f"the loss became {value} at step {number + 1} of {self._total} "
+                f"(batch from {', '.join(batch.sources)}); lower the learning rate (now {self._peak:g}) "
+                "or train in fp32"
+            )
+
+        try:
+            taken = Taken(rate, fetched(self._backward(number, batch)), problem)
+            if self._device.type != "cuda":
+                taken.loss()
+            with timed("optimizer"):
+                self._update()
+        except torch.OutOfMemoryError:
+            raise StageError(
+                f"no memory on {self._device} for the optimizer's state; train fewer weights (lora, "
+                "freeze_embeddings) or use a larger card"
+            ) from None
+        return taken
 
     def _update(self) -> None:
         import torch
@@ -106,8 +167,8 @@ class Step:
         torch.autograd.graph.increment_version(chain.from_iterable(self._trained))
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _backward(self, number: int, batch: Batch) -> float:
-        """Gradients of the batch's loss; the loss.
+    def _backward(self, number: int, batch: Batch) -> torch.Tensor:
+        """Gradients of the batch's loss; the loss, a tensor without a dimension.
 
         The loss is taken of all vectors as values, and its gradient at this process's own ones is then carried on
         to the weights. Where those are many they are embedded a second time for that, pass by pass, so that the
@@ -118,38 +179,105 @@ class Step:
         with timed("tokenise"):
             passes = self._embedder.passes(batch.queries, batch.documents)
         mine = deal(passes, self._world.rank, self._world.size)
-        kind = "cuda" if self._device.type == "cuda" else "cpu"
-        cached = sum(part.load for _, part in mine) > CACHE_ABOVE[kind]
         count = len(batch.queries) + len(batch.documents)
         vectors = torch.zeros(count, self._embedder.dimension, device=self._device)
-        parts = []
-        for place, part in mine:
-            with torch.set_grad_enabled(not cached), timed("forward", self._embedder.flops(part)):
-                parts.append(self._embed(number, place, part))
-            vectors[list(part.rows)] = parts[-1].detach()
+        parts = self._until_it_fits(mine, lambda: self._forward(number, mine, vectors))
         self._world.sum(vectors)
         with timed("loss"):
-            loss = self._loss(vectors.requires_grad_(), number, batch)
+            loss = self._loss(vectors.requires_grad_(), batch)
             torch.autograd.backward(self.scaler.scale(loss))
-        assert vectors.grad is not None
-        for (place, part), made in zip(mine, parts, strict=True):
-            with timed("forward again" if cached else "forward"):
-                again = self._embed(number, place, part) if cached else made
-            if not again.requires_grad:
-                continue
-            with timed("backward", 2.0 * self._embedder.flops(part)):
-                torch.autograd.backward(again, vectors.grad[list(part.rows)])
+        gradient = vectors.grad
+        assert gradient is not None
+
+        def carry_on() -> None:
+            nonlocal parts
+            made, parts = parts, []  # after a failure nothing of them is left: all is embedded again
+            self._carry_on(number, made or [(place, part, None) for place, part in self._fitting(mine)], gradient)
+
+        self._until_it_fits(mine, carry_on)
         self._world.sum_gradients(parameter for tower in self._trained for parameter in tower)
-        return float(loss.detach())
+        return loss.detach()
 
-    def _embed(self, number: int, place: int, part: Pass) -> torch.Tensor:
-        _seed_dropout(self._seed, number, place)
-        return self._embedder.forward(part)
-
-    def _loss(self, vectors: torch.Tensor, number: int, batch: Batch) -> torch.Tensor:
+    def _forward(self, number: int, mine: Sequence[tuple[int, Pass]], vectors: torch.Tensor) -> list[_Made]:
+        """Put the vectors of these passes into their rows; what was made, with its graph where all graphs fit."""
         import torch
 
-        target, ignore = (torch.from_numpy(array).to(self._device) for array in (batch.target, batch.ignore))
+        fitting = self._fitting(mine)
+        cached = sum(part.load for _, part in fitting) > self._keeps
+        made: list[_Made] = []
+        for place, part in fitting:
+            with torch.set_grad_enabled(not cached), timed("forward", self._embedder.flops(part)):
+                embedded = self._embed(number, place, part)
+            vectors[self._rows(part)] = embedded.detach()
+            made.append((place, part, None if cached else embedded))
+        return made
+
+    def _carry_on(self, number: int, made: Sequence[_Made], gradient: torch.Tensor) -> None:
+        """From the gradient at the vectors to those of the weights, pass by pass."""
+        import torch
+
+        for place, part, embedded in made:
+            if embedded is None:
+                with timed("forward again"):
+                    embedded = self._embed(number, place, part)
+            if not embedded.requires_grad:
+                continue
+            with timed("backward", 2.0 * self._embedder.flops(part)):
+                torch.autograd.backward(embedded, gradient[self._rows(part)])
+
+    def _until_it_fits(self, mine: Sequence[tuple[int, Pass]], work: Callable[[], T]) -> T:
+        """Do it; where memory runs out, from the start, first without keeping graphs, then with smaller passes."""
+        import torch
+
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                pass  # the error holds what was computed: go on when it is gone
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            self._take_less([part for _, part in self._fitting(mine)])
+
+    def _take_less(self, failed: Sequence[Pass]) -> None:
+        """Remember that these passes were too large.
+
+        Raises:
+            StageError: none of them has more than one text.
+        """
+        several = [part.load for part in failed if len(part.rows) > 1]
+        if self._keeps > 0:
+            self._keeps = 0
+        elif several:
+            self._fits = max(several) / 2
+        else:
+            longest = max(part.load for part in failed)
+            raise StageError(
+                f"no memory on {self._device} to train on a text of {longest} tokens; set a smaller max_length"
+            )
+
+    def _fitting(self, mine: Sequence[tuple[int, Pass]]) -> list[tuple[int, Pass]]:
+        """The passes, those too large for the memory in halves; each keeps the place of its whole."""
+        fitting = []
+        todo = list(reversed(mine))
+        while todo:
+            place, part = todo.pop()
+            if part.load > self._fits and len(part.rows) > 1:
+                first, second = part.halves()
+                todo += [(place, second), (place, first)]
+            else:
+                fitting.append((place, part))
+        return fitting
+
+    def _rows(self, part: Pass) -> torch.Tensor:
+        return sent(np.array(part.rows, dtype=np.int64), self._device)
+
+    def _embed(self, number: int, place: int, part: Pass) -> torch.Tensor:
+        if self._drops:
+            _seed_dropout(self._seed, number, place)
+        return self._embedder.forward(part)
+
+    def _loss(self, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+        target, ignore = (sent(array, self._device) for array in (batch.target, batch.ignore))
         count = len(batch.queries)
         queries, documents = vectors[:count], vectors[count:]
         loss = vectors.new_zeros(())
@@ -158,27 +286,30 @@ class Step:
             loss = loss + cross_entropy(queries, documents, target, ignore, scale)
         if batch.bank is not None:
             loss = loss + self._bank_loss(queries, documents, batch.bank, scale)
-        if not math.isfinite(value := float(loss.detach())):
-            raise StageError(
-                f"the loss became {value} at step {number + 1} of {self._total} "
-                f"(batch from {', '.join(batch.sources)}); lower the learning rate (now {self._peak:g}) "
-                "or train in fp32"
-            )
         return loss
 
     def _bank_loss(self, queries: torch.Tensor, documents: torch.Tensor, bank: Bank, scale: float) -> torch.Tensor:
         """Against the corpus as the base model encoded it, and what holds the batch's documents near that."""
         import torch
 
-        kept, target, ignore = (
-            torch.from_numpy(array).to(self._device) for array in (bank.documents, bank.target, bank.ignore)
-        )
+        kept = self._resident(bank.documents)
+        target, ignore = (sent(array, self._device) for array in (bank.target, bank.ignore))
         loss = bank.weight * cross_entropy(queries, kept, target, ignore, scale)
         if not len(documents):
             return loss
-        old = kept[torch.from_numpy(bank.live).to(self._device)]
+        old = kept[sent(bank.live, self._device)]
         near = torch.nn.functional.cosine_similarity(documents[: len(bank.live)], old, dim=1)
         return loss + bank.anchor * (1.0 - near).mean()
+
+    def _resident(self, documents: NDArray[np.float32]) -> torch.Tensor:
+        """A bank on the device. The same array is sent once: that of a dataset is the same in all of its batches."""
+        known = self._banks.pop(id(documents), None)
+        if known is None:
+            known = documents, sent(documents, self._device)
+        self._banks[id(documents)] = known  # the latest stand last
+        if len(self._banks) > BANKS:
+            del self._banks[next(iter(self._banks))]
+        return known[1]
 
 
 def _seed_dropout(seed: int, step: int, index: int) -> None:

@@ -9,18 +9,22 @@ Processes that torch.distributed has joined all call this and train one model; r
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ranksaga.encode.fingerprint import fingerprint
 from ranksaga.encode.towers import has_two_towers, towers
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.memory import keep_memory, return_memory
 from ranksaga.profile import timed
 from ranksaga.recipe import Training
-from ranksaga.train.batches import Batches
+from ranksaga.train.batches import Batch, Batches
 from ranksaga.train.checkpoint import remove_checkpoints
 from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.embed import Embedder
@@ -28,7 +32,7 @@ from ranksaga.train.journal import Journal, TrainingResult, epoch_path, read_fin
 from ranksaga.train.lora import add_low_rank, merge_low_rank
 from ranksaga.train.merge import load_weights
 from ranksaga.train.pairs import Source
-from ranksaga.train.step import Step
+from ranksaga.train.step import Step, Taken
 from ranksaga.train.teacher import Teacher
 from ranksaga.train.world import World
 
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "TrainingResult", "train"]
 
 FORMAT = 1
+THREADS = 4  # that make batches for a GPU
 # Settings that decide what is trained on or what is done with the weights, not how they are trained.
 ELSEWHERE = {"splits", "search", "seeds", "cross_fitted", "merge_weights", "documents", "tolerance", "standard_errors"}
 
@@ -115,17 +120,26 @@ def train(
     with _training_mode(model, settings, seed), ExitStack() as stack:
         step = Step(model, embedder, settings, total, seed, world)
         journal = stack.enter_context(Journal(folder, identity, model, step.optimizer, step.scaler, world))
-        for number in range(journal.position.step, total):
+        late = 1 if model.device.type == "cuda" else 0  # steps whose loss is not read yet: the GPU is not waited for
+        taken: deque[tuple[int, Batch, Taken]] = deque()
+
+        def read(left: int) -> None:
+            """Log all steps but the last ``left``."""
+            while len(taken) > left:
+                epoch, batch, one = taken.popleft()
+                journal.add(epoch, batch, one.loss(), one.rate)
+                if progress is not None:
+                    progress(**journal.report(total))
+
+        for number, batch in _numbered(batches, journal.position.step, total, ahead=bool(late)):
             epoch, place = divmod(number, batches.per_epoch)
-            with timed("batches"):
-                batch = batches.get(epoch, place)
-            loss, rate = step(number, batch)
-            journal.add(epoch, batch, loss, rate)
-            if progress is not None:
-                progress(**journal.report(total))
-            if place + 1 == batches.per_epoch or number + 1 == total:
+            taken.append((epoch, batch, step(number, batch)))
+            ends = place + 1 == batches.per_epoch or number + 1 == total
+            due = ends or journal.since_checkpoint >= checkpoint_seconds
+            read(0 if due else late)  # nothing is kept of weights whose loss was not finite
+            if ends:
                 journal.end_epoch(epoch, last=number + 1 == total)
-            elif journal.since_checkpoint >= checkpoint_seconds:
+            elif due:
                 journal.checkpoint()
     return_memory()
     steps = [min(batches.per_epoch, total - start) for start in range(0, total, batches.per_epoch)]
@@ -155,13 +169,41 @@ def _plan(
     return Batches([one for one in sources if not isinstance(one, Teacher)], settings, seed)
 
 
-def _weights_hash(model: torch.nn.Module) -> str:
-    import torch
+def _numbered(
+    batches: Batches | DistillationBatches, start: int, stop: int, *, ahead: bool
+) -> Iterator[tuple[int, Batch]]:
+    """Steps and their batches. ``ahead``: made in threads of their own, some steps before a GPU asks for them.
 
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    On a CPU these would take the cores from training.
+    """
+
+    def batch(number: int) -> Batch:
+        return batches.get(*divmod(number, batches.per_epoch))
+
+    if not ahead:
+        for number in range(start, stop):
+            with timed("batches"):
+                made = batch(number)
+            yield number, made
+        return
+    count = max(1, min(THREADS, (os.cpu_count() or 1) - 1))
+    threads = ThreadPoolExecutor(count)
+    try:
+        coming = deque(threads.submit(batch, number) for number in range(start, min(stop, start + count)))
+        for number in range(start, stop):
+            if number + count < stop:
+                coming.append(threads.submit(batch, number + count))
+            with timed("batches"):
+                made = coming.popleft().result()
+            yield number, made
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _weights_hash(model: torch.nn.Module) -> str:
+    state = sorted(model.state_dict().items())
+    digest = hashlib.sha256("".join(name for name, _ in state).encode())
+    digest.update(fingerprint(tensor for _, tensor in state))
     return digest.hexdigest()
 
 
@@ -178,7 +220,7 @@ def _training_mode(model: SentenceTransformer, settings: Training, seed: int) ->
 
     on_gpu = model.device.type == "cuda"
     with torch.random.fork_rng(devices=[model.device] if on_gpu else []), torch.enable_grad():
-        model.train(on_gpu if settings.dropout is None else settings.dropout)
+        model.train(bool(settings.dropout))
         frozen: list[torch.nn.Parameter] = []
         query, document = towers(model)
         if settings.freeze_embeddings:

@@ -41,6 +41,17 @@ class World:
 
             distributed.all_reduce(tensor)
 
+    def least(self, value: int) -> int:
+        """The least value of any rank."""
+        if self.size == 1:
+            return value
+        import torch
+        import torch.distributed as distributed
+
+        told = torch.tensor([value], dtype=torch.int64)
+        distributed.all_reduce(told, distributed.ReduceOp.MIN)
+        return int(told)
+
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Give every parameter the sum of its gradients; one that has none on any rank keeps none."""
         if self.size == 1:
@@ -48,7 +59,7 @@ class World:
         import torch
 
         found = list(parameters)
-        present = torch.tensor([float(one.grad is not None) for one in found], device=found[0].device)
+        present = torch.tensor([float(one.grad is not None) for one in found])  # on the CPU: no GPU is waited for
         self.sum(present)
         reached = [one for one, count in zip(found, present.tolist(), strict=True) if count]
         for one in reached:
