@@ -1,7 +1,8 @@
 """Encoder: model + prompts + max length + precision. Texts in, unit vectors out.
 
 Texts are tokenised once, sorted by length and batched by a budget of tokens, so that
-almost no padding is computed.
+almost no padding is computed. A batch holds texts that are padded to one length, which is
+each text's own: a vector is a function of its text, whatever else is encoded or cached.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from ranksaga.encode.cache import VectorCache
 from ranksaga.encode.engine import Engine, Here, Workers
+from ranksaga.encode.layout import padded_length
 from ranksaga.encode.models import load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
@@ -34,7 +37,7 @@ __all__ = ["Encoder", "EncoderSpec", "ahead", "load_encoder"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2  # raise it when the same text gets another vector, be it in its last bit
 
 # Padded tokens per batch. On CPU larger batches fall out of the cache; a GPU wants to be filled.
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 131072}
@@ -184,7 +187,8 @@ class Tower:
 
     def _embed(self, tokens: Sequence[list[int]], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
-        cuts = _batches([len(tokens[row]) for row in order], TOKEN_BUDGET[self._kind])
+        tokenizer = self._engine.model.tokenizer
+        cuts = _alike([padded_length(len(tokens[row]), tokenizer) for row in order], TOKEN_BUDGET[self._kind])
         batches = [[tokens[row] for row in order[start:stop]] for start, stop in cuts]
         vectors: NDArray[np.float32] | None = None
         for place, output in self._workers.vectors(self._engine, batches):
@@ -263,6 +267,15 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := following.result()) is not None:
             following = thread.submit(next, items, None)
             yield item
+
+
+def _alike(lengths: list[int], budget: int) -> list[tuple[int, int]]:
+    """Cut rows sorted by falling padded length into batches, (start, stop), of one length each."""
+    cuts: list[tuple[int, int]] = []
+    for length, rows in groupby(lengths):
+        start = cuts[-1][1] if cuts else 0
+        cuts += [(start + first, start + last) for first, last in _batches([length for _ in rows], budget)]
+    return cuts
 
 
 def _batches(lengths: list[int], budget: int) -> list[tuple[int, int]]:

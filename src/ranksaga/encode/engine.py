@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused import FusedTransformer, fuse
-from ranksaga.encode.layout import Packed, padded
+from ranksaga.encode.layout import Packed, padded, padded_length
 from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
@@ -109,7 +109,8 @@ class Engine:
             texts = Packed.of(tokens)
             features = texts.features(transformer(texts))
         else:
-            ids, mask = padded(tokens, model.tokenizer)
+            length = padded_length(max(map(len, tokens)), model.tokenizer)
+            ids, mask = padded(tokens, model.tokenizer, length)
             if model.device.type == "cuda":  # copies from pinned memory are not waited for
                 ids, mask = (one.pin_memory().to(model.device, non_blocking=True) for one in (ids, mask))
             features = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
