@@ -24,6 +24,7 @@ from ranksaga.backends.job import Away, Job, Places, pack, perform
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import atomic_open, read_json, write_json
 from ranksaga.recipe import Recipe
+from ranksaga.run.folder import LOCK, MARKER, check_run_folder, mark
 from ranksaga.run.gpus import price_on
 from ranksaga.run.pipeline import Outcome
 from ranksaga.run.voice import Terminal
@@ -35,7 +36,8 @@ GPU = "A10G"
 TIMEOUT = 24 * 60 * 60  # Modal's longest; a run that needs more is retried and goes on
 CONSTRAINTS = Path(ranksaga.__file__).parents[2] / "constraints.txt"
 LEDGER = "modal.json"
-NOT_FETCHED = ("stages", "job.json")  # stages hold vectors and the weights of every epoch
+# Stages hold vectors and the weights of every epoch; the marker and the lock are those of the folder over there.
+NOT_FETCHED = ("stages", "job.json", MARKER, LOCK)
 # How a call can have ended, and how Modal says that it knows it no more; all else leaves it open.
 ENDED = (
     modal.exception.RemoteError,
@@ -128,6 +130,7 @@ def run_on_modal(
         BackendError: Modal cannot be used, or the run failed there.
         RankSagaError: what the run itself raised.
     """
+    check_run_folder(folder, recipe.model, (*recipe.datasets, *recipe.guards))
     job, uploads = pack(recipe, places=Places(), model=model, price=price_on(gpu), start=start, stop=stop, fresh=fresh)
     with _plainly():
         if not detach:
@@ -174,6 +177,7 @@ def parse_gpu(text: str) -> str:
 
 def _fetch(run: str, folder: Path) -> None:
     """Copy results and model from the Volume; a file of the same size may be another, so all are copied."""
+    mark(folder, "run")
     volume = volumes[Places().runs]
     for entry in volume.listdir(f"/{run}"):
         if Path(entry.path).name in NOT_FETCHED:
@@ -258,6 +262,7 @@ def _with(function: Any, gpu: str) -> Any:
 
 
 def _note(folder: Path, call: str, gpu: str) -> None:
+    mark(folder, "run")
     write_json(folder / LEDGER, {"call": call, "gpu": gpu})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
@@ -151,7 +152,8 @@ class Tower:
         return vectors[[place[text] for text in texts]]
 
     def _through_cache(self, texts: list[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
-        cache = VectorCache(self.identity, f"{self._spec.model} {self._spec.precision} {self._prompt!r}".strip())
+        label = f"{self._spec.model} {self._spec.precision} {self._prompt!r}".strip()
+        cache = VectorCache(self.identity, label, dimension=self._engine.dimension)
         rows = cache.find(texts)
         known, missing = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
         found = cache.read(rows[known]) if len(known) else None
@@ -263,9 +265,10 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
     then, no longer wait for each other awake, which costs encoding 3% (docs/log.md).
     """
     with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, items, None)
+        context = copy_context()  # the thread's log is that of this one's stage
+        following = thread.submit(context.run, next, items, None)
         while (item := following.result()) is not None:
-            following = thread.submit(next, items, None)
+            following = thread.submit(context.run, next, items, None)
             yield item
 
 

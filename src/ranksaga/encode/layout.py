@@ -74,9 +74,7 @@ def padded_length(length: int, tokenizer: Any) -> int:
     return max(length, min(-(-length // step) * step, limit))
 
 
-def padded(
-    tokens: Sequence[ArrayLike], tokenizer: Any, length: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(tokens: Sequence[ArrayLike], tokenizer: Any, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and mask (n, l) int64, padded on the side that the tokenizer says.
 
     ``length``: l, not below the longest text; none: that of the longest text.

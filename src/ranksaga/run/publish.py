@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from ranksaga.compare.results import Comparison
 from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.towers import towers
 from ranksaga.evaluate.evaluation import Evaluation
-from ranksaga.files import atomic_dir, write_json
+from ranksaga.files import atomic_dir, remove, write_json
 from ranksaga.recipe import dump_recipe
 from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Selection
 from ranksaga.report.mteb import write_model_meta, write_task_result
@@ -176,7 +175,7 @@ def _record(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> d
 def _clear(folder: Path) -> None:
     """Remove what another recipe may have left: nobody could tell its files from those that are written now."""
     for name in (PER_QUERY, "rankings", "results"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        remove(folder / name)
     for chart in folder.glob("selection_*.png"):
         chart.unlink()
 
