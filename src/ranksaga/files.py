@@ -150,14 +150,15 @@ def clear_parts(folder: Path, older_than: float = STALE_SECONDS) -> None:
 def files_below(folder: Path) -> list[tuple[str, Path]]:
     """The files of a folder by their path inside it (``/`` between parts), in order; git's own are left out.
 
-    Links are followed, to files and to folders, each folder once on a way down: a loop ends.
+    Links are followed, to files and to folders, each folder once on a way down: a loop ends. What cannot be opened,
+    such as a link to nothing, is among them.
     """
     found = []
 
     def walk(place: Path, inside: str, above: tuple[str, ...]) -> None:
         above = (*above, os.path.realpath(place))
         for entry in os.scandir(place):
-            if entry.is_dir():
+            if os.path.isdir(entry.path) and os.access(entry.path, os.R_OK | os.X_OK):
                 if entry.name != ".git" and os.path.realpath(entry.path) not in above:
                     walk(Path(entry.path), f"{inside}{entry.name}/", above)
             else:

@@ -14,6 +14,7 @@ import pytest
 from ranksaga.encode.towers import query_tower_state
 from ranksaga.recipe import PRESETS, Recipe
 from ranksaga.run.context import Context
+from ranksaga.run.folder import MARKER
 from ranksaga.run.learn import trials
 from ranksaga.run.measure import baseline
 from ranksaga.run.pipeline import Outcome, run_recipe
@@ -64,7 +65,8 @@ def recipe(**changes: object) -> Recipe:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     folder = tmp_path_factory.mktemp("runs") / "small"
-    for left in ("rankings/gone.trec", "per_query/best/gone.json", "selection_gone.png"):  # by another recipe
+    left_by_another_recipe = ("rankings/gone.trec", "per_query/best/gone.json", "selection_gone.png")
+    for left in (MARKER, *left_by_another_recipe):
         (folder / left).parent.mkdir(parents=True, exist_ok=True)
         (folder / left).write_text("", encoding="utf-8")
     return folder, run_recipe(recipe(), folder, Silent())
