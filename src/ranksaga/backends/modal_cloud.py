@@ -22,7 +22,7 @@ import modal
 import ranksaga
 from ranksaga.backends.job import Away, Job, Places, pack, perform
 from ranksaga.errors import BackendError, RankSagaError, UsageError
-from ranksaga.files import atomic_open, read_json, write_json
+from ranksaga.files import atomic_open, read_json_if_sound, write_json
 from ranksaga.recipe import Recipe
 from ranksaga.run.folder import LOCK, MARKER, check_run_folder, mark
 from ranksaga.run.gpus import price_on
@@ -197,7 +197,7 @@ def _wait(folder: Path) -> dict[str, Any] | None:
         return None
     result = None
     try:
-        result = _result(modal.FunctionCall.from_id(read_json(ledger)["call"]))
+        result = _result(modal.FunctionCall.from_id(_noted(ledger, "call")))
     except FORGOTTEN:
         pass
     except RankSagaError:
@@ -205,6 +205,15 @@ def _wait(folder: Path) -> dict[str, Any] | None:
         raise
     ledger.unlink(missing_ok=True)
     return result
+
+
+def _noted(ledger: Path, key: str) -> str:
+    stored = read_json_if_sound(ledger)
+    if not isinstance(stored, dict) or not isinstance(stored.get(key), str):
+        raise BackendError(
+            f"{ledger}: damaged, so the call that is under way is not known; see modal app list, then delete that file"
+        )
+    return str(stored[key])
 
 
 def _result(call: Any) -> dict[str, Any]:
@@ -241,7 +250,7 @@ def detached_in_front() -> bool:
 
 def _detached(job: Job, folder: Path, gpu: str) -> Outcome:
     ledger = folder / LEDGER
-    if ledger.is_file() and (other := read_json(ledger)["gpu"]) != gpu:
+    if ledger.is_file() and (other := _noted(ledger, "gpu")) != gpu:
         raise UsageError(f"{job.run} is under way on {other}, and two must not write one run; wait, or use {other}")
     # In a process of its own: inside `modal run` this app is running already, and cannot be deployed from there.
     deploy = [sys.executable, "-m", "modal", "deploy", "-m", __name__]

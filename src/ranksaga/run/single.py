@@ -29,7 +29,7 @@ from ranksaga.retrieve.trec import write_run
 from ranksaga.run.folder import check_results_folder, held
 from ranksaga.run.voice import Terminal
 
-__all__ = ["benchmark_model", "compare_results"]
+__all__ = ["PER_QUERY", "benchmark_model", "compare_results", "evaluation_json", "evaluation_of", "file_name"]
 
 PER_QUERY = "per_query"
 CODE = (".py", ".c", ".h")
@@ -165,7 +165,7 @@ class _Kept:
         try:
             stored = [read_json_if_sound(file) for file in files if file is not None]
             sound = stored and all(one["hash"] == hash_json(one["evaluation"]) for one in stored)
-            return [_evaluation(one["evaluation"]) for one in stored] if sound else None
+            return [evaluation_of(one["evaluation"]) for one in stored] if sound else None
         except (TypeError, KeyError):  # one is missing or damaged: it is measured again
             return None
 
@@ -186,13 +186,14 @@ def _read(folder: Path, system: str) -> Mapping[str, Evaluation]:
     if not files:
         raise DataError(f"{folder}: no per_query/*.json there; make it with: ranksaga benchmark ... --out {folder}")
     try:
-        found = [replace(_evaluation(read_json(file)), system=system) for file in files]
-    except (ValueError, KeyError, TypeError) as error:
+        found = [replace(evaluation_of(read_json(file)), system=system) for file in files]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: its per_query/*.json are broken ({error}); make them again") from None
     return {one.dataset: one for one in found}
 
 
-def _evaluation(stored: Mapping[str, Any]) -> Evaluation:
+def evaluation_of(stored: Mapping[str, Any]) -> Evaluation:
+    """The inverse of :func:`evaluation_json`."""
     values = {metric: np.array(one, dtype=np.float64) for metric, one in stored["values"].items()}
     return Evaluation(
         stored["dataset"],
