@@ -123,10 +123,9 @@ OVERLAPS: dict[str, Callable[[Path, Path], Path]] = {
     )[1],
     "folder in the input": lambda folder, top: beir(top),
     "a link in the folder leads into the input": lambda folder, top: (
-        (top / "data" / "inside").mkdir(parents=True),
-        link(folder / "stages", top / "data" / "inside"),
+        link(folder / "stages", write(top / "data" / "inside", "file")),
         beir(top / "data"),
-    )[2],
+    )[1],
 }
 
 
@@ -137,7 +136,7 @@ def test_inputs_and_results_must_not_hold_each_other(tmp_path: Path, case: str, 
     write(folder, MARKER)
     place = str(OVERLAPS[case](folder, tmp_path))
     values = recipe().model_dump(mode="json")
-    values.update({"model": {"model": place}, "dataset": {"datasets": [place]}, "guard": {"guards": [place]}}[part])
+    values[{"model": "model", "dataset": "datasets", "guard": "guards"}[part]] = place if part == "model" else [place]
     before = content(tmp_path)
     for fresh in (False, True):
         with pytest.raises(UsageError, match=r"lies in it, where|lies in the folder of"):

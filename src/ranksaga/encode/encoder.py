@@ -266,9 +266,13 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
     """
     with ThreadPoolExecutor(1) as thread:
         context = copy_context()  # the thread's log is that of this one's stage
-        following = thread.submit(context.run, next, items, None)
+
+        def make() -> T | None:
+            return context.run(lambda: next(items, None))
+
+        following = thread.submit(make)
         while (item := following.result()) is not None:
-            following = thread.submit(context.run, next, items, None)
+            following = thread.submit(make)
             yield item
 
 

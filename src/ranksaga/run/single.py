@@ -163,7 +163,7 @@ class _Kept:
         """The evaluations of all these datasets, or none."""
         files = [self._file(dataset) for dataset in datasets]
         try:
-            stored = [read_json_if_sound(file) for file in files if file is not None]
+            stored: list[Any] = [read_json_if_sound(file) for file in files if file is not None]
             sound = stored and all(one["hash"] == hash_json(one["evaluation"]) for one in stored)
             return [evaluation_of(one["evaluation"]) for one in stored] if sound else None
         except (TypeError, KeyError):  # one is missing or damaged: it is measured again
