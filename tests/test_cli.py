@@ -121,11 +121,11 @@ def test_a_dry_run_names_what_is_not_there_and_loads_nothing(
         assert error.count("\n") == 1
     names = f"{pets}, scifact, 'python:json'"
     recipe.write_text(f"datasets: [{names}]\n", encoding="utf-8")
-    code = f"import sys; sys.argv = ['ranksaga', 'run', {str(recipe)!r}, '--dry-run']; import ranksaga.cli; "
-    code += (
+    program = f"import sys; sys.argv = ['ranksaga', 'run', {str(recipe)!r}, '--dry-run']; import ranksaga.cli; "
+    program += (
         "import contextlib\nwith contextlib.suppress(SystemExit): ranksaga.cli.main()\nprint('torch' in sys.modules)"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-1] == "False"
     assert sorted(path.name for path in folder.iterdir()) == ["empty", "pets", "recipe.yaml"]
 

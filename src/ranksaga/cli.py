@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import re
 import sys
 from contextlib import nullcontext
@@ -401,7 +402,7 @@ def datasets_build(
     from ranksaga.data.build import build_python
     from ranksaga.data.resolve import load
 
-    if target.exists():
+    if os.path.lexists(target):
         raise UsageError(f"{target}: exists already; name a new folder")
     dataset = load(source) if source.startswith("python:") else build_python(Path(source))
     write_beir(dataset, target)

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +22,23 @@ __all__ = [
     "atomic_dir",
     "atomic_open",
     "cache_home",
+    "clear_parts",
     "file_name",
+    "file_state",
+    "file_states",
+    "files_below",
     "hash_file",
     "hash_json",
     "plain_file_name",
     "read_json",
+    "read_json_if_sound",
+    "remove",
     "write_json",
     "write_text",
 ]
+
+PART = ".ranksaga-part"  # how names of unfinished files and folders end, so that no other file is taken for one
+STALE_SECONDS = 3600.0
 
 
 def cache_home() -> Path:
@@ -48,7 +58,7 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     ``mode`` is ``"w"`` (UTF-8 text, newlines as written) or ``"wb"``. Parents are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
     temporary = Path(name)
     try:
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
@@ -71,13 +81,13 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     An existing ``path`` is replaced. On error the temporary folder is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent))
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
         if path.exists():
             # Two renames: a folder cannot be replaced in one step on POSIX unless it is empty.
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", suffix=PART, dir=path.parent))
             os.replace(path, old / "content")
             os.replace(temporary, path)
             shutil.rmtree(old)
@@ -108,6 +118,74 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_json_if_sound(path: Path) -> Any | None:
+    """Read a JSON file; ``None`` where there is none, or it is torn or damaged."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+        return None
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds, if there is one; of a link the link alone.
+
+    Raises:
+        OSError: something in it cannot be removed.
+    """
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def clear_parts(folder: Path, older_than: float = STALE_SECONDS) -> None:
+    """Remove what killed processes were writing in a folder and below, where it is so many seconds old; no links."""
+    oldest = time.time() - older_than
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if name.startswith(".") and name.endswith(PART) and path.lstat().st_mtime < oldest:
+                remove(path)
+
+
+def files_below(folder: Path) -> list[tuple[str, Path]]:
+    """The files of a folder by their path inside it (``/`` between parts), in order; git's own are left out.
+
+    Links are followed, to files and to folders, each folder once on a way down: a loop ends. What cannot be opened,
+    such as a link to nothing, is among them.
+    """
+    found = []
+
+    def walk(place: Path, inside: str, above: tuple[str, ...]) -> None:
+        above = (*above, os.path.realpath(place))
+        for entry in os.scandir(place):
+            if os.path.isdir(entry.path) and os.access(entry.path, os.R_OK | os.X_OK):
+                if entry.name != ".git" and os.path.realpath(entry.path) not in above:
+                    walk(Path(entry.path), f"{inside}{entry.name}/", above)
+            else:
+                found.append((f"{inside}{entry.name}", Path(entry.path)))
+
+    walk(folder, "", ())
+    return sorted(found)
+
+
+def file_state(path: Path) -> list[int]:
+    """Size, times of change (content, then inode) in nanoseconds, and inode; empty where there is no such file.
+
+    Another file in its place, older and of equal size, has another inode or time of the inode's change.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def file_states(folder: Path) -> list[list[Any]]:
+    """Path inside the folder and :func:`file_state` of each of :func:`files_below`."""
+    return [[inside, *file_state(path)] for inside, path in files_below(folder)]
 
 
 def hash_file(path: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ranksaga.encode.cuts import by_budget
+from ranksaga.encode.cuts import alike, by_budget
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.engine import Here
 from ranksaga.encode.models import locate, revision_of
@@ -91,3 +92,36 @@ def test_batches_keep_to_the_budget_and_cover_all_rows() -> None:
     cuts = by_budget(lengths, 300)
     assert cuts == [(0, 1), (1, 2), (2, 5), (5, 7)]
     assert by_budget([], 10) == []
+
+
+# Lengths on both sides of the steps that texts are padded by, some of them several times.
+SIZES = [1, 3, 14, 15, 29, 30, 31, 31, 33, 34, 45, 60]
+MANY = [f"{number} " + "word " * size for number, size in enumerate(SIZES)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_vector_does_not_depend_on_what_is_cached(
+    encoder: Encoder, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit: what selection ships would depend on it else."""
+    monkeypatch.setattr("ranksaga.encode.encoder.CACHE_CHUNK", {"cpu": 5})
+    spec = replace(encoder.spec, precision=precision)
+    expected = Encoder(encoder.model, spec).encode_documents(MANY)
+    cached = Encoder(encoder.model, spec, cached=True)
+    befores = {
+        "nothing": [],
+        "half": [MANY[::2]],
+        "all": [MANY],
+        "one by one": [[text] for text in MANY[::3]],
+        "in other company": [[*(f"another {text}" for text in MANY[::2]), *MANY[::4]]],
+    }
+    for before, calls in befores.items():
+        monkeypatch.setenv("RANKSAGA_HOME", str(tmp_path / before))
+        for call in calls:
+            cached.encode_documents(call)
+        np.testing.assert_array_equal(cached.encode_documents(MANY[::-1]), expected[::-1], err_msg=before)
+
+
+def test_a_batch_holds_texts_of_one_padded_length() -> None:
+    assert alike([20, 20, 20, 10, 10, 7], 40) == [(0, 2), (2, 3), (3, 5), (5, 6)]
+    assert alike([], 40) == []

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ranksaga.encode.layout import Packed, padded
+from ranksaga.encode.layout import Packed, padded, padded_length
 
 TOKENS = [[7, 8], [4, 5, 6], [9]]
 
@@ -47,3 +47,12 @@ def test_pooled_alike(mode: str) -> None:
     expected = pool({"token_embeddings": rows, "attention_mask": mask})["sentence_embedding"]
     found = pool(Packed.of(TOKENS).features(states))["sentence_embedding"]
     torch.testing.assert_close(found, expected)
+
+
+def test_a_text_is_padded_by_its_own_length_alone() -> None:
+    lengths = [0, 1, 16, 31, 32, 33, 64, 65, 127, 250, 255, 256, 257, 510, 512]
+    rounded = [0, 1, 16, 31, 32, 34, 64, 68, 128, 256, 256, 256, 272, 512, 512]
+    assert [padded_length(one, 10**30) for one in lengths] == rounded
+    assert [padded_length(one, 250) for one in (249, 250, 251)] == [250, 250, 251]
+    tokenizer = SimpleNamespace(pad_token_id=3, padding_side="left")
+    assert padded([[7, 8]], tokenizer, 4)[0].tolist() == [[3, 3, 7, 8]]

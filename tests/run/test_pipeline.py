@@ -14,9 +14,10 @@ import pytest
 from ranksaga.encode.towers import query_tower_state
 from ranksaga.recipe import PRESETS, Recipe
 from ranksaga.run.context import Context
+from ranksaga.run.folder import MARKER
 from ranksaga.run.learn import trials
 from ranksaga.run.pipeline import Outcome, run_recipe
-from ranksaga.run.plan import make_plan
+from ranksaga.run.plan import draw_plan
 from ranksaga.run.store import Store
 from ranksaga.run.voice import Silent
 from ranksaga.train.merge import interpolate, load_weights
@@ -63,7 +64,8 @@ def recipe(**changes: object) -> Recipe:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     folder = tmp_path_factory.mktemp("runs") / "small"
-    for left in ("rankings/gone.trec", "per_query/best/gone.json", "selection_gone.png"):  # by another recipe
+    left_by_another_recipe = ("rankings/gone.trec", "per_query/best/gone.json", "selection_gone.png")
+    for left in (MARKER, *left_by_another_recipe):
         (folder / left).parent.mkdir(parents=True, exist_ok=True)
         (folder / left).write_text("", encoding="utf-8")
     return folder, run_recipe(recipe(), folder, Silent())
@@ -177,7 +179,7 @@ def test_a_lost_marker_is_work_that_is_done_again(finished: tuple[Path, Outcome]
 
 def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: Path) -> None:
     context = Context(recipe(), Store(tmp_path), Silent())
-    plan = make_plan(context)
+    plan, _ = draw_plan(context)
     assert [view.name for view in plan.views] == ["shipped", "fold-1", "fold-2"]
     for subject in context.subjects:
         scored = []

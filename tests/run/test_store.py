@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ranksaga.run.store import Store
+from ranksaga.run.store import Entry, Store
 
 
 def test_work_is_done_once_and_by_its_inputs(tmp_path: Path) -> None:
@@ -52,3 +57,106 @@ def test_fresh_does_everything_again_from_nothing(tmp_path: Path) -> None:
 
     Store(tmp_path).work("train", "a", {}, work)
     assert not Store(tmp_path, fresh=True).work("train", "a", {}, work).summary
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *[
+            ("done.json", damage)
+            for damage in ("", "{", "[]", "null", '{"summary": 3, "seconds": 1}', '{"seconds": 1}')
+        ],
+        ("done.json", '{"summary": {}, "seconds": "long"}'),
+        ("done.json", '{"summary": {}, "seconds": 1, "files": {"out.json": 3}}'),
+        ("out.json", None),
+        ("out.json", '{"n": 1'),  # torn
+        ("out.json", '{"n": 2}'),  # of equal size
+        ("deep/weights.safetensors", "WeightS"),
+        ("vectors.npy", "vector"),  # known by its size
+    ],
+)
+def test_what_is_damaged_is_done_again_from_nothing(tmp_path: Path, name: str, content: str | None) -> None:
+    calls: list[list[str]] = []
+
+    def work(folder: Path) -> dict[str, Any]:
+        calls.append(sorted(path.name for path in folder.iterdir()))
+        (folder / "deep").mkdir()
+        (folder / "out.json").write_text('{"n": 1}')
+        (folder / "vectors.npy").write_text("vectors")
+        (folder / "deep" / "weights.safetensors").write_text("weights")
+        return {"n": 1}
+
+    entry = Store(tmp_path).work("train", "a", {}, work)
+    assert Store(tmp_path).work("train", "a", {}, work).summary == {"n": 1}
+    assert len(calls) == 1
+    if content is None:
+        (entry.folder / name).unlink()
+    else:
+        (entry.folder / name).write_text(content)
+    assert not entry.sound
+    assert Store(tmp_path).work("train", "a", {}, work).summary == {"n": 1}
+    assert calls == [["inputs.json", "log.txt"]] * 2
+    assert entry.sound
+
+
+def test_a_marker_of_a_release_that_noted_no_outputs_is_believed(tmp_path: Path) -> None:
+    entry = Store(tmp_path).work("train", "a", {}, lambda folder: {"n": 1})
+    stored = json.loads((entry.folder / "done.json").read_text())
+    del stored["files"]
+    (entry.folder / "done.json").write_text(json.dumps(stored))
+    assert entry.sound
+    assert entry.summary == {"n": 1}
+
+
+def test_a_damaged_account_of_attempts_counts_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = store.entry("train", "a", {}).folder
+    for content in ("", "{", "[]", '{"seconds": "x"}', '{"seconds": 1000}'):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "attempts.json").write_text(content)
+        (folder / "done.json").unlink(missing_ok=True)
+        assert (store.work("train", "a", {}, lambda folder: {}).seconds >= 1000) == ("1000" in content)
+
+
+def test_the_same_work_asked_for_side_by_side_is_done_once(tmp_path: Path) -> None:
+    for race in range(100):
+        store, calls, threads = Store(tmp_path / str(race)), [0], 4
+        start = threading.Barrier(threads)
+
+        def work(folder: Path, calls: list[int] = calls) -> dict[str, Any]:
+            calls[0] += 1
+            return {}
+
+        def ask(_: int, store: Store = store, start: threading.Barrier = start, work: Any = work) -> Entry:
+            start.wait()
+            return store.work("train", "a", {}, work)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(ask, range(threads)))
+        assert calls == [1]
+
+
+def test_stages_side_by_side_have_their_own_logs_and_leave_the_level_as_it_was(tmp_path: Path) -> None:
+    store, both = Store(tmp_path), threading.Barrier(2)
+    library, module = logging.getLogger("ranksaga"), logging.getLogger("ranksaga.test")
+    before, handlers = library.level, list(library.handlers)
+
+    def ask(label: str) -> Entry:
+        def work(folder: Path) -> dict[str, Any]:
+            both.wait()
+            module.info("of %s", label)
+            with ThreadPoolExecutor(1) as pool:  # one that was given the context, as the encoder's is
+                pool.submit(copy_context().run, module.info, "in a thread of %s", label).result()
+            both.wait()
+            return {}
+
+        entry = store.work("train", label, {"label": label}, work)
+        both.wait()
+        return entry
+
+    with ThreadPoolExecutor(2) as pool:
+        entries = dict(zip("ab", pool.map(ask, "ab"), strict=True))
+    for label, entry in entries.items():
+        lines = (entry.folder / "log.txt").read_text().splitlines()
+        assert [line.split("ranksaga.test: ")[1] for line in lines] == [f"of {label}", f"in a thread of {label}"]
+    assert (library.level, library.handlers) == (before, handlers)

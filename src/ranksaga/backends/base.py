@@ -10,6 +10,7 @@ from typing import Any
 
 from ranksaga.errors import UsageError
 from ranksaga.recipe import Recipe
+from ranksaga.run.folder import check_owner, check_run_folder
 from ranksaga.run.pipeline import Outcome, finished, run_recipe
 from ranksaga.run.voice import Terminal
 
@@ -29,9 +30,11 @@ def launch(
     """Execute a recipe.
 
     Raises:
-        UsageError: the place is unknown, or a package it needs is not installed.
+        UsageError: the place is unknown, a package it needs is not installed, or the folder is not a run's.
     """
     place = check_place(on, detach=detach)
+    # Here as well as in the run itself: no other process or machine is started in vain.
+    check_run_folder(folder, recipe.model, (*recipe.datasets, *recipe.guards))
     if place == "modal":
         return _on_modal(recipe, folder, on.partition(":")[2], detach=detach, start=start, stop=stop, fresh=fresh)
     if place == "local":
@@ -70,8 +73,9 @@ def collect(run: str, folder: Path) -> None:
     """Fetch what a run on Modal has so far, waiting for what is under way.
 
     Raises:
-        RankSagaError: Modal is not installed or cannot be used, or the run failed.
+        RankSagaError: Modal is not installed or cannot be used, the run failed, or the folder is not a run's.
     """
+    check_owner(folder)
     _needs_modal()
     from ranksaga.backends.modal_cloud import collect as from_modal
 

@@ -20,8 +20,9 @@ from ranksaga.data.build import PREFIX
 from ranksaga.data.download import dataset_cache
 from ranksaga.data.resolve import locate
 from ranksaga.errors import RankSagaError, RecipeError
-from ranksaga.files import atomic_dir, read_json, write_json
+from ranksaga.files import atomic_dir, read_json_if_sound, write_json
 from ranksaga.recipe import Recipe
+from ranksaga.run.folder import check_owner, mark
 from ranksaga.run.gpus import PRICE_VARIABLE
 from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.stages import STAGES, runs_to
@@ -125,9 +126,12 @@ def perform(job: Job, save: Callable[[], None]) -> dict[str, Any]:
     places = job.places
     folder = Path(places.runs) / job.run
     marker = folder / "job.json"
-    again = marker.is_file() and read_json(marker)["identity"] == job.identity
-    write_json(marker, job.as_json())
+    stored = read_json_if_sound(marker)
+    again = isinstance(stored, dict) and stored.get("identity") == job.identity
     try:
+        check_owner(folder)
+        mark(folder, "run")
+        write_json(marker, job.as_json())
         with _environment(job):
             recipe = Recipe.model_validate(job.recipe)
             # What was to be done anew is done anew once: a second attempt continues the first.

@@ -22,8 +22,9 @@ import modal
 import ranksaga
 from ranksaga.backends.job import Away, Job, Places, pack, perform
 from ranksaga.errors import BackendError, RankSagaError, UsageError
-from ranksaga.files import atomic_open, read_json, write_json
+from ranksaga.files import atomic_open, read_json_if_sound, write_json
 from ranksaga.recipe import Recipe
+from ranksaga.run.folder import LOCK, MARKER, check_run_folder, mark
 from ranksaga.run.gpus import price_on
 from ranksaga.run.pipeline import Outcome
 from ranksaga.run.voice import Terminal
@@ -35,7 +36,8 @@ GPU = "A10G"
 TIMEOUT = 24 * 60 * 60  # Modal's longest; a run that needs more is retried and goes on
 CONSTRAINTS = Path(ranksaga.__file__).parents[2] / "constraints.txt"
 LEDGER = "modal.json"
-NOT_FETCHED = ("stages", "job.json")  # stages hold vectors and the weights of every epoch
+# Stages hold vectors and the weights of every epoch; the marker and the lock are those of the folder over there.
+NOT_FETCHED = ("stages", "job.json", MARKER, LOCK)
 # How a call can have ended, and how Modal says that it knows it no more; all else leaves it open.
 ENDED = (
     modal.exception.RemoteError,
@@ -128,6 +130,7 @@ def run_on_modal(
         BackendError: Modal cannot be used, or the run failed there.
         RankSagaError: what the run itself raised.
     """
+    check_run_folder(folder, recipe.model, (*recipe.datasets, *recipe.guards))
     job, uploads = pack(recipe, places=Places(), model=model, price=price_on(gpu), start=start, stop=stop, fresh=fresh)
     with _plainly():
         if not detach:
@@ -174,6 +177,7 @@ def parse_gpu(text: str) -> str:
 
 def _fetch(run: str, folder: Path) -> None:
     """Copy results and model from the Volume; a file of the same size may be another, so all are copied."""
+    mark(folder, "run")
     volume = volumes[Places().runs]
     for entry in volume.listdir(f"/{run}"):
         if Path(entry.path).name in NOT_FETCHED:
@@ -193,7 +197,7 @@ def _wait(folder: Path) -> dict[str, Any] | None:
         return None
     result = None
     try:
-        result = _result(modal.FunctionCall.from_id(read_json(ledger)["call"]))
+        result = _result(modal.FunctionCall.from_id(_noted(ledger, "call")))
     except FORGOTTEN:
         pass
     except RankSagaError:
@@ -201,6 +205,15 @@ def _wait(folder: Path) -> dict[str, Any] | None:
         raise
     ledger.unlink(missing_ok=True)
     return result
+
+
+def _noted(ledger: Path, key: str) -> str:
+    stored = read_json_if_sound(ledger)
+    if not isinstance(stored, dict) or not isinstance(stored.get(key), str):
+        raise BackendError(
+            f"{ledger}: damaged, so the call that is under way is not known; see modal app list, then delete that file"
+        )
+    return str(stored[key])
 
 
 def _result(call: Any) -> dict[str, Any]:
@@ -237,7 +250,7 @@ def detached_in_front() -> bool:
 
 def _detached(job: Job, folder: Path, gpu: str) -> Outcome:
     ledger = folder / LEDGER
-    if ledger.is_file() and (other := read_json(ledger)["gpu"]) != gpu:
+    if ledger.is_file() and (other := _noted(ledger, "gpu")) != gpu:
         raise UsageError(f"{job.run} is under way on {other}, and two must not write one run; wait, or use {other}")
     # In a process of its own: inside `modal run` this app is running already, and cannot be deployed from there.
     deploy = [sys.executable, "-m", "modal", "deploy", "-m", __name__]
@@ -258,6 +271,7 @@ def _with(function: Any, gpu: str) -> Any:
 
 
 def _note(folder: Path, call: str, gpu: str) -> None:
+    mark(folder, "run")
     write_json(folder / LEDGER, {"call": call, "gpu": gpu})
 
 

@@ -29,9 +29,9 @@ from pathlib import Path
 from ranksaga.data.beir import read_beir, write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import DataError
-from ranksaga.files import cache_home, hash_json, read_json, write_json
+from ranksaga.files import cache_home, file_state, hash_json, read_json_if_sound, write_json
 
-__all__ = ["PREFIX", "build", "build_python", "source_state"]
+__all__ = ["PREFIX", "build", "build_python", "source_root", "source_state"]
 
 PREFIX = "python:"
 _VERSION = 1  # raise it when the same source gives another dataset
@@ -73,7 +73,7 @@ def build(name: str) -> Dataset:
     root, package = _root(target)
     folder = cache_home() / "built" / hash_json([str(root.resolve()), package, limit])
     stamp, state = folder / "source.json", _state(root)
-    if stamp.is_file() and read_json(stamp) == state:
+    if read_json_if_sound(stamp) == state:
         return read_beir(folder, name)
     dataset = build_python(root, name, limit, package)
     write_beir(dataset, folder)
@@ -87,8 +87,16 @@ def source_state(name: str) -> str:
     Raises:
         DataError: there is no such package, or it is not written in Python.
     """
-    root, _ = _root(_split_name(name)[0])
-    return _state(root)
+    return _state(source_root(name))
+
+
+def source_root(name: str) -> Path:
+    """Folder or file of the source that a ``python:`` name would be built from.
+
+    Raises:
+        DataError: no such package, or a wrong option.
+    """
+    return _root(_split_name(name)[0])[0]
 
 
 def _root(target: str) -> tuple[Path, str]:
@@ -100,8 +108,7 @@ def _root(target: str) -> tuple[Path, str]:
 
 def _state(root: Path) -> str:
     """What a build depends on: builder, Python's grammar, and the files as the file system knows them."""
-    files = [(file, file.stat()) for file in _files(root)] if root.exists() else []
-    seen = [(str(file), status.st_size, status.st_mtime_ns) for file, status in files]
+    seen = [[str(file), *file_state(file)] for file in _files(root)] if root.exists() else []
     return hash_json([_VERSION, sys.version_info[:2], seen])
 
 

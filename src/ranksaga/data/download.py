@@ -115,6 +115,8 @@ def _archive_of(entry: CatalogEntry) -> str:
 def _download_archive(archive: str, base_url: str) -> None:
     """Fetch one of BEIR's zips and move all its datasets into the cache."""
     members = [entry for entry in catalog().values() if entry.archive == archive]
+    if (there := dataset_cache() / archive).exists():  # unpacked whole or not at all: this is not what we made
+        raise DownloadError(f"{there}: exists and lacks datasets of {archive}; move it away, so that none is lost")
     url = f"{base_url.rstrip('/')}/{archive}.zip"
     file = cache_home() / "downloads" / f"{archive}.zip"
     fetch(url, file, md5=members[0].archive_md5)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
-__all__ = ["by_budget", "evenly"]
+__all__ = ["alike", "by_budget", "evenly"]
 
 # What a further batch may cost, as a share of the texts' tokens. At 1/100 padding is 4 to 9% of what is computed, for
 # texts of realistic lengths, and a training batch is cut into 7 to 9 passes (docs/log.md).
@@ -23,6 +23,15 @@ def by_budget(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
             if row > start:
                 cuts.append((start, row))
             start = row
+    return cuts
+
+
+def alike(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
+    """Cut rows sorted by falling length into batches, (start, stop), of one length each."""
+    cuts: list[tuple[int, int]] = []
+    for length, rows in groupby(lengths):
+        start = cuts[-1][1] if cuts else 0
+        cuts += [(start + first, start + last) for first, last in by_budget([length for _ in rows], budget)]
     return cuts
 
 

@@ -1,7 +1,8 @@
 """Encoder: model + prompts + max length + precision. Texts in, unit vectors out.
 
 Texts are tokenised once, sorted by length and batched by a budget of tokens, so that
-almost no padding is computed.
+almost no padding is computed. A batch holds texts that are padded to one length, which is
+each text's own: a vector is a function of its text, whatever else is encoded or cached.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.cache import VectorCache
-from ranksaga.encode.cuts import by_budget, evenly
+from ranksaga.encode.cuts import alike, by_budget, evenly
 from ranksaga.encode.engine import Engine, Here, Workers
 from ranksaga.encode.models import assumed_pooling, load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
@@ -40,7 +42,7 @@ __all__ = ["Encoder", "EncoderSpec", "ahead", "load_encoder"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 2  # raise it when the same text gets another vector, be it in its last bit
 
 # Padded tokens per batch. On CPU larger batches fall out of the cache; a GPU wants to be filled, and where its memory
 # holds fewer, an engine halves the batch.
@@ -197,7 +199,8 @@ class Tower:
         return vectors[[place[text] for text in texts]]
 
     def _through_cache(self, texts: list[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
-        cache = VectorCache(self.identity, f"{self._spec.model} {self._spec.precision} {self.reading.prompt!r}".strip())
+        label = f"{self._spec.model} {self._spec.precision} {self.reading.prompt!r}".strip()
+        cache = VectorCache(self.identity, label, dimension=self._engine.dimension)
         rows = cache.find(texts)
         known, missing = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
         found = cache.read(rows[known]) if len(known) else None
@@ -232,8 +235,11 @@ class Tower:
 
     def _embed(self, tokens: Sequence[Any], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
-        cut = evenly if self.on_gpu else by_budget
-        cuts = cut([len(tokens[row]) for row in order], TOKEN_BUDGET[self._kind])
+        lengths = [len(tokens[row]) for row in order]
+        if self.on_gpu or self.reading.form == "texts":
+            cuts = (evenly if self.on_gpu else by_budget)(lengths, TOKEN_BUDGET[self._kind])
+        else:
+            cuts = alike([self._engine.padded_length(length) for length in lengths], TOKEN_BUDGET[self._kind])
         batches = [[tokens[row] for row in order[start:stop]] for start, stop in cuts]
         vectors: NDArray[np.float32] | None = None
         for place, output in self._workers.vectors(self._engine, batches):
@@ -349,7 +355,12 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
     then, no longer wait for each other awake, which costs encoding 3% (docs/log.md).
     """
     with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, items, None)
+        context = copy_context()  # the thread's log is that of this one's stage
+
+        def make() -> T | None:
+            return context.run(lambda: next(items, None))
+
+        following = thread.submit(make)
         while (item := following.result()) is not None:
-            following = thread.submit(next, items, None)
+            following = thread.submit(make)
             yield item

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ranksaga.encode.budget import encoding_tokens
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused import FusedTransformer, fuse
-from ranksaga.encode.layout import Packed
+from ranksaga.encode.layout import Packed, padded_length
 from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.encode.reading import Reading, Rows
 from ranksaga.encode.towers import arguments
@@ -85,6 +85,11 @@ class Engine:
         """Length of a vector."""
         return int(self.model.get_embedding_dimension() or 0)
 
+    def padded_length(self, length: int) -> int:
+        """Tokens that a text of so many is padded to, whatever is encoded beside it."""
+        own = getattr(getattr(self.model, "tokenizer", None), "model_max_length", None) or self.reading.max_length
+        return padded_length(length, min(own, self.reading.max_length))
+
     def __call__(self, tokens: Tokens) -> NDArray[np.float32]:
         """Vectors (n, d) of one batch. Where the device's memory does not hold it, it goes in halves.
 
@@ -135,9 +140,10 @@ class Engine:
             texts = Packed.of(tokens)
             features = {**self.reading.given, **texts.features(transformer(texts))}
         else:
+            length = self.padded_length(max(map(len, tokens))) if self._pads else None
             features = {
                 name: sent(value, model.device) if isinstance(value, torch.Tensor) else value
-                for name, value in self.reading.features(model, tokens).items()
+                for name, value in self.reading.features(model, tokens, length).items()
             }
             features = transformer.eval()(features, **given[0])
             if "token_embeddings" in features:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike
 
-__all__ = ["Packed", "padded"]
+__all__ = ["Packed", "padded", "padded_length"]
+
+# Lengths that texts are padded to, between one power of two and the next: more cost batches, fewer cost padding.
+LENGTHS_PER_OCTAVE = 16
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,26 @@ class Packed:
         return {"token_embeddings": states[None, : len(self.ids)].float(), "cu_seq_lens_q": self.offsets}
 
 
-def padded(tokens: Sequence[ArrayLike], tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask (n, l) int64, padded on the side that the tokenizer says."""
+def padded_length(length: int, limit: int) -> int:
+    """The number of tokens that a text of so many is padded to: 2% more on average, at most ``limit``.
+
+    A function of the text alone. The last bits of a vector depend on the length that attention sums over, so a text
+    padded to the longest of its batch would get another vector in other company.
+    """
+    step = max(1, (1 << length.bit_length() - 1) // LENGTHS_PER_OCTAVE) if length else 1
+    # Behind the limit a table of positions may have no rows.
+    return max(length, min(-(-length // step) * step, limit))
+
+
+def padded(tokens: Sequence[ArrayLike], tokenizer: Any, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask (n, l) int64, padded on the side that the tokenizer says.
+
+    ``length``: l, not below the longest text; none: that of the longest text.
+    """
     import torch
 
     rows = [np.asarray(row, dtype=np.int64) for row in tokens]
-    longest = max(map(len, rows))
+    longest = max(map(len, rows)) if length is None else length
     ids = np.full((len(rows), longest), tokenizer.pad_token_id or 0, dtype=np.int64)
     mask = np.zeros_like(ids)
     left = tokenizer.padding_side == "left"

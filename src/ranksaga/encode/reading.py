@@ -62,11 +62,11 @@ class Reading:
             return [self._preprocess(tower, tower, [text])["input_ids"][0].tolist() for text in texts]
         return _tokenised(tower, texts, self.prompt, self.max_length)
 
-    def features(self, tower: SentenceTransformer, rows: Rows) -> dict[str, Any]:
-        """What the first module takes, tensors in the CPU's memory."""
+    def features(self, tower: SentenceTransformer, rows: Rows, length: int | None = None) -> dict[str, Any]:
+        """What the first module takes, tensors in the CPU's memory; ids padded to ``length``, none: the longest."""
         if self.form == "texts":
             return {**self._preprocess(tower, tower, [str(row) for row in rows]), **self.given}
-        ids, mask = padded(rows, tower.tokenizer)
+        ids, mask = padded(rows, tower.tokenizer, length)
         return {**self.given, "input_ids": ids, "attention_mask": mask}
 
     def _preprocess(

@@ -122,9 +122,12 @@ def read_blends(model: Path) -> dict[str, Blend]:
     """The blend of each dataset, as a run chose it on dev.
 
     Raises:
-        DataError: the folder holds none.
+        DataError: the folder holds none, or it is damaged.
     """
     path = model / FILE
     if not path.is_file():
         raise DataError(f"{model}: no {FILE} there; name the folder model of a run, or give Searcher a blend")
-    return {str(name): Blend(**values) for name, values in read_json(path).items()}
+    try:
+        return {str(name): Blend(**values) for name, values in read_json(path).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error}); take it from the run again, or give Searcher a blend") from None

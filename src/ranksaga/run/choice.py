@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ranksaga.encode.encoder import Encoder
+from ranksaga.errors import StageError
 from ranksaga.files import read_json, write_json
 from ranksaga.run.context import Context
 from ranksaga.run.learn import Lesson, Trained
@@ -89,8 +90,12 @@ def chosen_encoder(context: Context, preset: str, selected: Entry) -> Encoder:
 
 def read_choice(selected: Entry) -> Choice:
     """What a selection wrote down."""
-    stored = read_json(selected.folder / "choice.json")
-    return Choice(**{**stored, "candidates": tuple(Candidate(**candidate) for candidate in stored["candidates"])})
+    file = selected.folder / "choice.json"
+    try:
+        stored = read_json(file)
+        return Choice(**{**stored, "candidates": tuple(Candidate(**candidate) for candidate in stored["candidates"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(f"{file}: cannot be read ({error}); do that stage again with --from select") from None
 
 
 def _choose(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[DevSet]) -> Choice:

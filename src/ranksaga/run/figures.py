@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ranksaga.compare.comparison import compare
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.metrics import evaluate
-from ranksaga.files import file_name, read_json, write_json
+from ranksaga.files import file_name, read_json, read_json_if_sound, write_json
 from ranksaga.recipe import Recipe, load_recipe
 from ranksaga.report.data import FIRST_STUDY, Facts, ReportData
 from ranksaga.report.markdown import markdown_table
@@ -21,7 +19,7 @@ from ranksaga.report.tables import results_table
 from ranksaga.report.write import write_report
 from ranksaga.run.context import Context
 from ranksaga.run.measure import baseline, rankings_of
-from ranksaga.run.single import PER_QUERY, evaluation_json
+from ranksaga.run.single import PER_QUERY, evaluation_json, evaluation_of
 from ranksaga.run.store import Store
 from ranksaga.run.voice import Silent
 
@@ -51,10 +49,10 @@ def read_system(folder: Path, system: str) -> list[Evaluation]:
     """One system's per-query values in a run's folder; empty where it was not measured."""
     found = []
     for file in sorted((folder / PER_QUERY / system).glob("*.json")):
-        stored = read_json(file)
-        values = {metric: np.array(one, dtype=np.float64) for metric, one in stored["values"].items()}
-        ids = tuple(stored["query_ids"])
-        found.append(Evaluation(stored["dataset"], stored["split"], system, ids, values, stored["out_of_fold"]))
+        try:
+            found.append(replace(evaluation_of(read_json(file)), system=system))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{file}: damaged ({error}); make it again with ranksaga run --from compare") from None
     return found
 
 
@@ -69,11 +67,11 @@ def report_from_values(run: Path, target: Path) -> str:
         The table of nDCG@10 as Markdown.
 
     Raises:
-        DataError: the run is not finished.
+        DataError: the run is not finished, or its files are damaged.
     """
-    if not (run / "run.json").is_file():
-        raise DataError(f"{run}: no run.json there, so nothing is finished to be compared; run all steps first")
-    record = read_json(run / "run.json")
+    record = read_json_if_sound(run / "run.json")
+    if not isinstance(record, dict):
+        raise DataError(f"{run}: no sound run.json there, so nothing is finished to be compared; run all steps first")
     recipe = load_recipe(run / "recipe.yaml", environment={})
     systems = ["bm25", *recipe.presets]
     candidates = [values for system in systems for values in read_system(run, system)]

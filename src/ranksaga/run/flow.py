@@ -22,8 +22,8 @@ from ranksaga.run.choice import chosen_encoder, read_choice, select
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import Lesson, Trained, train, trials
 from ranksaga.run.measure import baseline, lexical, measure, rankings_of, vectors_of
-from ranksaga.run.plan import SHIPPED, Plan, View, make_plan
-from ranksaga.run.preflight import check_audited, check_data, self_hits_note
+from ranksaga.run.plan import SHIPPED, Plan, View, draw_plan, keep_audit
+from ranksaga.run.preflight import check_plan, self_hits_note
 from ranksaga.run.publish import Measured, Result, System, publish
 from ranksaga.run.select import DevSet, dev_set
 from ranksaga.run.stages import runs_to
@@ -48,7 +48,8 @@ class Model:
 
 def execute(context: Context, folder: Path, stop: str | None) -> Result | None:
     """All stages up to ``stop``; the result where the comparison was reached."""
-    check_data(context)
+    plan, audit = draw_plan(context)
+    check_plan(context, plan, audit)
     for subject in context.subjects:
         _describe(context, subject)
         if note := self_hits_note(subject):
@@ -61,8 +62,7 @@ def execute(context: Context, folder: Path, stop: str | None) -> Result | None:
     words = dict(zip(names, context.team.map(partial(lexical, context), context.subjects), strict=True))
     if not runs_to(stop, "pairs"):
         return None
-    plan = make_plan(context)
-    check_audited(context, plan)
+    keep_audit(context, audit)
     if not runs_to(stop, "train"):
         return None
     models = context.team.map(lambda preset: _model(context, preset, plan, bases, words, stop), context.recipe.presets)

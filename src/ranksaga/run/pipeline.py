@@ -6,16 +6,16 @@ does nothing, a changed learning rate reuses the baseline, and a killed run goes
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ranksaga.files import read_json, write_json, write_text
+from ranksaga.files import read_json_if_sound, remove, write_json, write_text
 from ranksaga.recipe import Recipe, dump_recipe
 from ranksaga.run.context import Context, Voice
+from ranksaga.run.folder import check_run_folder, held
 from ranksaga.run.gpus import known_price
 from ranksaga.run.stages import STAGES, check_stages, runs_to
 from ranksaga.run.stamp import stamp
@@ -73,17 +73,33 @@ def run_recipe(
         team: does the work; none: this process.
 
     Raises:
-        RankSagaError: with a message for the user.
+        RankSagaError: with a message for the user; a folder that is not a run's is left as it is.
     """
     check_stages(start, stop)
-    began = time.perf_counter()
     price = known_price()  # a mistake in it is better known before the work
+    check_run_folder(folder, recipe.model, (*recipe.datasets, *recipe.guards))
     if not fresh and start is None and stop is None and (done := finished(recipe, folder)) is not None:
         return done
+    with held(folder, "run"):
+        return _run(recipe, folder, voice, start, stop, fresh, team, price)
+
+
+def _run(
+    recipe: Recipe,
+    folder: Path,
+    voice: Voice,
+    start: str | None,
+    stop: str | None,
+    fresh: bool,
+    team: Team | None,
+    price: float | None,
+) -> Outcome:
+    """Run a recipe in a folder that is held."""
+    began = time.perf_counter()
     if fresh:
-        shutil.rmtree(folder / "stages", ignore_errors=True)
+        remove(folder / "stages")
     for stage in STAGES[STAGES.index(start) :] if start else ():
-        shutil.rmtree(folder / "stages" / stage, ignore_errors=True)
+        remove(folder / "stages" / stage)
     state = stamp(recipe)
     if runs_to(stop, "report") or not (folder / MARKER).is_file():
         (folder / MARKER).unlink(missing_ok=True)
@@ -100,19 +116,32 @@ def run_recipe(
             folder / "run.json", {**result.record, "seconds": seconds, "table": result.table, "summary": result.summary}
         )
         # The marker comes last: a run without it is not finished.
-        write_json(folder / MARKER, state)
+        write_json(folder / MARKER, {"state": state, "files": _sizes(folder)})
     return Outcome(folder, stop or STAGES[-1], False, seconds, result.table, result.summary)
 
 
 def finished(recipe: Recipe, folder: Path) -> Outcome | None:
     """The outcome of a run that is complete and up to date; answered without loading data or torch."""
-    files = ("run.json", "report.html", "comparison_report.md", "comparison_table.csv", "model/modules.json")
-    if not all((folder / name).is_file() for name in files) or not is_finished(recipe, folder):
+    record = read_json_if_sound(folder / "run.json")
+    if record is None or not is_finished(recipe, folder) or _sizes(folder) != _marker(folder).get("files"):
         return None
-    record = read_json(folder / "run.json")
     return Outcome(folder, STAGES[-1], True, 0.0, record["table"], record["summary"])
 
 
 def is_finished(recipe: Recipe, folder: Path) -> bool:
     """Whether the run came to its end, and nothing that it reads has changed since."""
-    return (folder / MARKER).is_file() and read_json(folder / MARKER) == stamp(recipe)
+    state = _marker(folder).get("state")
+    return state is not None and state == stamp(recipe)
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    """What was written when the run came to its end; empty where it did not, or the file is damaged."""
+    stored = read_json_if_sound(folder / MARKER)
+    return stored if isinstance(stored, dict) else {}
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Sizes of the files that a finished run must have, in bytes; -1 where one is missing."""
+    names = ["run.json", "report.html", "comparison_report.md", "comparison_table.csv", "model/modules.json"]
+    names += sorted(path.relative_to(folder).as_posix() for path in (folder / "model").rglob("*.safetensors"))
+    return {name: (folder / name).stat().st_size if (folder / name).is_file() else -1 for name in names}

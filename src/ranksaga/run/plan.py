@@ -14,7 +14,6 @@ from ranksaga.compare.results import QueryGroup
 from ranksaga.data.dataset import Qrels
 from ranksaga.data.leakage import JACCARD
 from ranksaga.data.splits import LARGEST_GROUP, Split, find_near_copies, split_guard, split_trained, union
-from ranksaga.errors import DataError
 from ranksaga.files import write_json
 from ranksaga.recipe import Training
 from ranksaga.report.data import LeakageFinding
@@ -22,7 +21,7 @@ from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.measure import judged_rows
 
-__all__ = ["SHIPPED", "Plan", "View", "draw_plan", "make_plan"]
+__all__ = ["SHIPPED", "Plan", "View", "draw_plan", "keep_audit"]
 
 SHIPPED = "shipped"
 FORMAT = 2
@@ -130,32 +129,6 @@ class Plan:
         return found
 
 
-def make_plan(context: Context) -> Plan:
-    """The plan of a run, with the audit that it follows kept on disk.
-
-    Raises:
-        DataError: a dataset cannot be split, or ``leakage: fail`` and something leaks.
-    """
-    recipe = context.recipe
-    plan, audit = draw_plan(context)
-    inputs = {
-        "datasets": [[subject.name, subject.role, subject.dataset.fingerprint] for subject in context.subjects],
-        "leakage": recipe.leakage,
-        "folds": recipe.folds,
-        "seed": recipe.seed,
-        "thresholds": [JACCARD, LARGEST_GROUP],
-        "format": FORMAT,
-    }
-    context.store.work("pairs", "splits and leakage audit", inputs, lambda folder: _keep(folder, audit))
-    if recipe.leakage == "fail" and audit.leaks:
-        first = audit.leaks[0]
-        raise DataError(
-            f"{len(audit.leaks)} training queries nearly equal a scored one, such as {first.training_id} of "
-            f"{first.training_name} and {first.scored_id} of {first.scored_name}; set leakage: drop, or remove them"
-        )
-    return plan
-
-
 def draw_plan(context: Context) -> tuple[Plan, Audit]:
     """Split every dataset and audit the splits for leakage.
 
@@ -178,6 +151,20 @@ def draw_plan(context: Context) -> tuple[Plan, Audit]:
         _notes(context, splits),
     )
     return plan, audit
+
+
+def keep_audit(context: Context, audit: Audit) -> None:
+    """Keep on disk what the audit found."""
+    recipe = context.recipe
+    inputs = {
+        "datasets": [[subject.name, subject.role, subject.dataset.fingerprint] for subject in context.subjects],
+        "leakage": recipe.leakage,
+        "folds": recipe.folds,
+        "seed": recipe.seed,
+        "thresholds": [JACCARD, LARGEST_GROUP],
+        "format": FORMAT,
+    }
+    context.store.work("pairs", "splits and leakage audit", inputs, lambda folder: _keep(folder, audit))
 
 
 def _split(context: Context, subject: Subject) -> Split:

@@ -6,58 +6,39 @@ from collections.abc import Collection
 
 from ranksaga.data.self_hits import count_self_hits, describe_self_hits
 from ranksaga.data.words import tokens
-from ranksaga.errors import DataError, StageError
+from ranksaga.errors import DataError
 from ranksaga.recipe import Training
+from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.plan import SHIPPED, Plan
-from ranksaga.run.workload import unaudited_plan
 
-__all__ = ["check_audited", "check_data", "self_hits_note"]
-
-
-def check_data(context: Context) -> None:
-    """Refuse what the recipe and the splits show, before a model reads a text.
-
-    Raises:
-        DataError: a preset has nothing to train on, or nothing to choose by, or a dataset cannot be split.
-    """
-    plan = unaudited_plan(context)
-    for preset in context.recipe.presets:
-        settings = context.recipe.training[preset]
-        if _missing(plan, settings) is not None:
-            if settings.splits == "train" and not plan.with_train & set(context.recipe.datasets):
-                names = ", ".join(context.recipe.datasets)
-                raise DataError(
-                    f"{preset}: trains on train splits only, and none of the datasets ({names}) has one; "
-                    f"add qrels/train.tsv, or set training.{preset}.splits: all"
-                )
-            raise DataError(
-                f"{preset}: no query is there to train on ({_missing(plan, settings)}); those that are judged in test "
-                "only score, so add others to train or dev"
-            )
-        if settings.search and not _can_search(context, plan, settings):
-            raise DataError(_nothing_to_search_by(preset, settings))
-        if settings.distillation is not None:
-            _check_words(context, preset, plan.training(plan.view(SHIPPED), settings))
+__all__ = ["check_plan", "self_hits_note"]
 
 
-def check_audited(context: Context, plan: Plan) -> None:
-    """Refuse what is left of the splits after the leakage audit, for all presets before the first is trained.
+def check_plan(context: Context, plan: Plan, audit: Audit) -> None:
+    """Refuse what the recipe and the audited splits show, for all presets, before a model reads a text.
 
     Raises:
-        StageError: a preset has nothing to train on, or nothing to choose by.
-        DataError: the positives of a dataset have no texts.
+        DataError: a preset has nothing to train on, or nothing to choose by; or ``leakage: fail`` and something leaks.
     """
+    if context.recipe.leakage == "fail" and audit.leaks:
+        first = audit.leaks[0]
+        raise DataError(
+            f"{len(audit.leaks)} training queries nearly equal a scored one, such as {first.training_id} of "
+            f"{first.training_name} and {first.scored_id} of {first.scored_name}; set leakage: drop, or remove them"
+        )
     for preset in context.recipe.presets:
         settings = context.recipe.training[preset]
         if (missing := _missing(plan, settings)) is not None:
-            raise StageError(
-                f"{preset}: no query is left to train on ({missing}); "
-                "add a train split, or see stages/pairs for what the leakage audit dropped"
-            )
+            raise DataError(_nothing_to_train_on(context, plan, audit, preset, missing))
         if settings.search and not _can_search(context, plan, settings):
-            raise StageError(_nothing_to_search_by(preset, settings))
-        if settings.distillation is None:
+            raise DataError(
+                f"{preset}: search: {settings.search} needs dev queries, and no dataset with train or dev has any; "
+                f"add a dev split, or set training.{preset}.search: 0"
+            )
+        if settings.distillation is not None:
+            _check_words(context, preset, plan.training(plan.view(SHIPPED), settings))
+        else:
             _check_pairs(context, plan, settings)
 
 
@@ -99,8 +80,16 @@ def _can_search(context: Context, plan: Plan, settings: Training) -> bool:
     return any(len(devs.get(name, ())) and name not in plan.cross_fitted for name in context.recipe.datasets)
 
 
-def _nothing_to_search_by(preset: str, settings: Training) -> str:
+def _nothing_to_train_on(context: Context, plan: Plan, audit: Audit, preset: str, missing: str) -> str:
+    if context.recipe.training[preset].splits == "train" and not plan.with_train & set(context.recipe.datasets):
+        names = ", ".join(context.recipe.datasets)
+        return (
+            f"{preset}: trains on train splits only, and none of the datasets ({names}) has one; "
+            f"add qrels/train.tsv, or set training.{preset}.splits: all"
+        )
+    dropped = sum(map(len, audit.dropped.values()))
+    why = f"; the leakage audit dropped {dropped}, see stages/pairs of a run with leakage: report" if dropped else ""
     return (
-        f"{preset}: search: {settings.search} needs dev queries, and no dataset with train or dev has any; "
-        f"add a dev split, or set training.{preset}.search: 0"
+        f"{preset}: no query is there to train on ({missing}){why}; those that are judged in test only score, so add "
+        "others to train or dev"
     )

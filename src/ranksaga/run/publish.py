@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.saving import save_model, tower_models
 from ranksaga.encode.towers import has_two_towers
 from ranksaga.evaluate.evaluation import Evaluation, Origin
-from ranksaga.files import atomic_dir, file_name, write_json
+from ranksaga.files import atomic_dir, file_name, remove, write_json
 from ranksaga.recipe import dump_recipe
 from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Selection
 from ranksaga.report.mteb import write_model_meta, write_task_result
@@ -180,9 +179,9 @@ def _record(measured: Measured, trained: Mapping[str, Mapping[str, Entry]]) -> d
 def _clear(folder: Path) -> None:
     """Remove what another recipe may have left: nobody could tell its files from those that are written now."""
     for name in (PER_QUERY, "rankings", "results"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        remove(folder / name)
     for name in (f"{MODEL}_query", f"{MODEL}_document"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        remove(folder / name)
     for chart in folder.glob("selection_*.png"):
         chart.unlink()
 

@@ -13,7 +13,7 @@ import numpy as np
 import ranksaga
 from ranksaga.compare.comparison import compare
 from ranksaga.data.check import split_of
-from ranksaga.data.dataset import Dataset
+from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.data.self_hits import describe_self_hits, self_hits
 from ranksaga.encode.cache import results_home
@@ -24,16 +24,18 @@ from ranksaga.errors import DataError
 from ranksaga.evaluate.benchmark import benchmark
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.metrics import evaluate
-from ranksaga.files import file_name, hash_file, hash_json, read_json, write_json
+from ranksaga.files import file_name, files_below, hash_file, hash_json, read_json, read_json_if_sound, write_json
 from ranksaga.report.markdown import markdown_table
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.tables import results_table
 from ranksaga.retrieve.trec import write_run
+from ranksaga.run.folder import check_results_folder, held
 from ranksaga.run.voice import Terminal
 
-__all__ = ["Compared", "benchmark_model", "compare_results"]
+__all__ = ["PER_QUERY", "Compared", "benchmark_model", "compare_results", "evaluation_json", "evaluation_of"]
 
 PER_QUERY = "per_query"
+CODE = (".py", ".c", ".h")
 # What an encoder's facts call a setting, and a reader. Where a decisive one differs, a difference in figures may come
 # from it alone.
 DECISIVE = {"query": "the query prompt", "document": "the document prompt", "max_length": "the length in tokens"}
@@ -65,8 +67,6 @@ def benchmark_model(
     loaded = [load(name) for name in datasets]
     refuse_twins(list(zip(datasets, loaded, strict=True)))
     judged = [dataset.split(split) for dataset in loaded]
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is better known before the work
     options: dict[str, Any] = {
         "precision": precision,
         "max_length": max_length,
@@ -75,6 +75,22 @@ def benchmark_model(
         "trust_remote_code": trust_remote_code,
         "allow_pickle": allow_pickle,
     }
+    if out is None:
+        return _benchmarked(model, loaded, judged, split, options, None)
+    check_results_folder(out, model, datasets)
+    with held(out, "benchmark"):  # a place that cannot be written to is better known before the work
+        return _benchmarked(model, loaded, judged, split, options, out)
+
+
+def _benchmarked(
+    model: str,
+    loaded: Sequence[Dataset],
+    judged: Sequence[Qrels],
+    split: str,
+    options: Mapping[str, Any],
+    out: Path | None,
+) -> list[Evaluation]:
+    """Score a model on datasets that are loaded, with these options of ``load_encoder``; ``out`` is held."""
     voice = Terminal()
     kept = _Kept.of(model, [split, options])
     if out is None and (known := kept.read(loaded)) is not None:
@@ -237,22 +253,26 @@ class _Kept:
         folder = Path(locate(model))
         if not folder.is_dir():
             return cls(None)
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and ".git" not in path.parts]
-        code = sorted(Path(ranksaga.__file__).parent.rglob("*.py"))
+        code = [path for _, path in files_below(Path(ranksaga.__file__).parent) if path.suffix in CODE]
         packages = [metadata.version(name) for name in ("torch", "sentence-transformers", "transformers")]
-        content = [[str(path.relative_to(folder)), hash_file(path)] for path in files]
+        content = [[inside, hash_file(path)] for inside, path in files_below(folder) if path.is_file()]
         return cls(hash_json([model, settings, content, [hash_file(path) for path in code], packages]))
 
     def read(self, datasets: Sequence[Dataset]) -> list[Evaluation] | None:
         """The evaluations of all these datasets, or none."""
         files = [self._file(dataset) for dataset in datasets]
-        found = [_evaluation(read_json(file)) for file in files if file is not None and file.is_file()]
-        return found if len(found) == len(datasets) else None
+        try:
+            stored: list[Any] = [read_json_if_sound(file) for file in files if file is not None]
+            sound = stored and all(one["hash"] == hash_json(one["evaluation"]) for one in stored)
+            return [evaluation_of(one["evaluation"]) for one in stored] if sound else None
+        except (TypeError, KeyError):  # one is missing or damaged: it is measured again
+            return None
 
     def write(self, dataset: Dataset, evaluation: Evaluation) -> None:
         """Keep one."""
         if (file := self._file(dataset)) is not None:
-            write_json(file, evaluation_json(evaluation))
+            values = evaluation_json(evaluation)
+            write_json(file, {"hash": hash_json(values), "evaluation": values})
 
     def _file(self, dataset: Dataset) -> Path | None:
         if self.key is None:
@@ -274,7 +294,7 @@ def _read(folder: Path, system: str) -> Mapping[str, Evaluation]:
     found: dict[str, Evaluation] = {}
     for file in files:
         try:
-            evaluation = _evaluation(read_json(file))
+            evaluation = evaluation_of(read_json(file))
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise DataError(f"{file}: no per-query results of ranksaga ({error}); benchmark that model again") from None
         if evaluation.dataset in found:
@@ -283,7 +303,7 @@ def _read(folder: Path, system: str) -> Mapping[str, Evaluation]:
     return found
 
 
-def _evaluation(stored: Any) -> Evaluation:
+def evaluation_of(stored: Any) -> Evaluation:
     """What :func:`evaluation_json` wrote.
 
     Raises:

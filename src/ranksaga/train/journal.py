@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import IO, TYPE_CHECKING, Any
 
 from ranksaga.errors import StageError
-from ranksaga.files import read_json, write_json, write_text
+from ranksaga.files import read_json_if_sound, write_json, write_text
 from ranksaga.train.batches import Batch
 from ranksaga.train.checkpoint import Position, restore_latest, save_checkpoint, share_state
 from ranksaga.train.lora import plain_state
@@ -171,18 +171,22 @@ def write_finished(folder: Path, identity: str, result: TrainingResult) -> None:
 
 
 def read_finished(folder: Path, identity: str) -> TrainingResult | None:
-    """The result of a complete run, None where it is not complete.
+    """The result of a complete run, None where it is not complete, or what it left is damaged.
 
     Raises:
         StageError: the folder holds a complete run of another identity.
     """
     path = folder / FINISHED
-    if not path.exists():
+    values = read_json_if_sound(path)
+    if not isinstance(values, dict) or "identity" not in values:
         return None
-    values = read_json(path)
     if values.pop("identity") != identity:
         raise StageError(
             f"{path}: the folder holds a finished run of other settings, data or weights; train in another one"
         )
-    result = TrainingResult(**{**values, "losses": tuple(values["losses"])})
-    return replace(result, epochs=tuple(folder / name for name in values["epochs"]))
+    try:
+        result = TrainingResult(**{**values, "losses": tuple(values["losses"])})
+        epochs = tuple(folder / name for name in values["epochs"])
+    except (KeyError, TypeError):
+        return None
+    return replace(result, epochs=epochs) if all(path.is_file() for path in epochs) else None
