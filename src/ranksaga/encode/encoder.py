@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -319,33 +319,37 @@ def _pads(model: SentenceTransformer, spec: EncoderSpec) -> bool:
     Raises:
         ModelError: these are not what sentence-transformers makes of the same texts, each by itself.
     """
-    texts = [*PROBES, *vocabulary_probes(model)]
+    texts = [*PROBES[1:], *vocabulary_probes(model)]
+    plain = replace(spec, precision="fp32")
+    encoders = [Encoder(model, plain, pads=pads) for pads in (True, False)]
+    theirs = {DOCUMENT: model.encode_document, QUERY: model.encode_query}
+    if encoders[0]._query is encoders[0]._document:
+        del theirs[QUERY]
+    prompts = {DOCUMENT: spec.prompts.document, QUERY: spec.prompts.query}
+    options = {"normalize_embeddings": spec.similarity == "cosine", "show_progress_bar": False}
     try:
-        expected = [
-            np.concatenate(
-                [encode([one], prompt=prompt, normalize_embeddings=spec.similarity == "cosine") for one in texts]
-            )
-            for encode, prompt in (
-                (partial(model.encode_query, show_progress_bar=False), spec.prompts.query),
-                (partial(model.encode_document, show_progress_bar=False), spec.prompts.document),
-            )
-        ]
+        expected = {
+            task: np.concatenate([encode([text], prompt=prompts[task], **options) for text in texts])
+            for task, encode in theirs.items()
+        }
     except Exception as error:  # whatever a module's own code raises, a user sees one line
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"sentence-transformers itself cannot encode with this model ({first})") from error
-    for pads in (True, False):
-        encoder = Encoder(model, replace(spec, precision="fp32"), pads=pads)
-        made = encoder.encode_queries(texts), encoder.encode_documents(texts)
-        off = max(
-            float(np.abs(mine - theirs).max() / max(np.abs(theirs).max(), 1e-9))
-            if mine.shape == theirs.shape
-            else np.inf
-            for mine, theirs in zip(made, expected, strict=True)
-        )
+    off = np.inf
+    for encoder in encoders:
+        ours = {DOCUMENT: encoder.encode_documents, QUERY: encoder.encode_queries}
+        off = float(np.max([_apart(ours[task](texts), expected[task]) for task in expected]))
         if off < CLOSE:
-            return pads
-        logger.info("vectors of a mixed batch are off by %.2g (padding: %s)", off, pads)
+            return encoder._pads
+        logger.info("vectors of a mixed batch are off by %.2g (padding: %s)", off, encoder._pads)
     raise ModelError(f"its vectors are off by {off:.2g} of those of sentence-transformers; this model is not supported")
+
+
+def _apart(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    """The largest difference, as a share of the largest value."""
+    if ours.shape != theirs.shape:
+        return np.inf
+    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-9))
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
