@@ -13,7 +13,7 @@ import pytest
 
 from ranksaga.data.beir import write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
-from ranksaga.errors import DataError, RankSagaError
+from ranksaga.errors import DataError
 from ranksaga.recipe import Recipe
 from ranksaga.run import flow, publish
 from ranksaga.run.pipeline import Outcome, is_finished, run_recipe
@@ -151,7 +151,7 @@ def test_what_the_audit_leaves_is_looked_at_for_all_presets_before_the_first_tra
         lines[row]["text"] = lines[row + 8]["text"]
     (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
     listener = Listener()
-    with pytest.raises(RankSagaError, match=r"no query is left to train on .* see stages/pairs"):
+    with pytest.raises(DataError, match=r"no query is there to train on .* the leakage audit dropped 8"):
         run_recipe(recipe(model, str(folder), preset="v1"), tmp_path / "run", listener)
     assert "train" not in listener.done
 
