@@ -25,6 +25,7 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch, plain: list[float], half: l
 
     monkeypatch.setattr(precision, "compiled_kernels", lambda: None)
     monkeypatch.setattr(precision, "_timer", timer)
+    monkeypatch.setattr(precision, "_lacks_bf16", lambda: False)
 
 
 @pytest.mark.parametrize(("half", "chosen"), [(0.5, "bf16"), (0.6, "bf16"), (0.7, "fp32"), (2.0, "fp32")])
@@ -47,6 +48,23 @@ def test_instructions_for_bf16_settle_it(monkeypatch: pytest.MonkeyPatch) -> Non
     without_kernels(monkeypatch, [], [])
     monkeypatch.setattr(precision, "compiled_kernels", lambda: object())
     assert precision.choose_precision("auto", "cpu") == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("machine", "capability", "timed"),
+    [("x86_64", "AVX2", False), ("AMD64", "DEFAULT", False), ("x86_64", "AVX512", True), ("aarch64", "DEFAULT", True)],
+)
+def test_a_processor_known_to_have_no_bf16_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch, machine: str, capability: str, timed: bool
+) -> None:
+    import torch
+
+    asked = precision._lacks_bf16
+    without_kernels(monkeypatch, [1.0] * 7, [0.5] * 7)
+    monkeypatch.setattr(precision, "_lacks_bf16", asked)
+    monkeypatch.setattr(precision.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert precision.choose_precision("auto", "cpu") == ("bf16" if timed else "fp32")
 
 
 def test_what_is_wanted_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from functools import cache
 from statistics import median
@@ -28,8 +29,8 @@ def choose_precision(wanted: str, device: str) -> str:
     """``auto`` becomes bf16 where its matrix products are at least 1.5 times as fast as fp32, else fp32.
 
     The answer enters the identity of every vector, so it must not change from run to run with what else the machine
-    does: where the processor has instructions for bf16 that settles it, elsewhere the two are timed in turn. Of a
-    GPU its generation settles it: bf16 since Ampere, fp16 on Volta and Turing (V100, T4), fp32 before.
+    does: where the processor has instructions for bf16, or is known to have none, that settles it, elsewhere the two
+    are timed in turn. Of a GPU its generation settles it: bf16 since Ampere, fp16 on Volta and Turing (V100, T4), fp32 before.
     """
     if wanted != "auto":
         return wanted
@@ -40,7 +41,17 @@ def choose_precision(wanted: str, device: str) -> str:
         return "fp32"
     if compiled_kernels() is not None:
         return "bf16"
+    if _lacks_bf16():
+        return "fp32"
     return "bf16" if _gain(device) > ENOUGH else "fp32"
+
+
+def _lacks_bf16() -> bool:
+    """Whether the processor is known to have no instructions for bf16: then a probe would take half a minute."""
+    import torch
+
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
 
 
 def _of_gpu(device: str) -> str:
