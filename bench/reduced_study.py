@@ -2,7 +2,7 @@
 
 RANKSAGA_DATASETS=<folder of the collections> python bench/reduced_study.py MODEL [--out runs]
 
-Corpora are cut to 1,500 documents (what is judged first, then others at random), texts to 192 tokens, `best` to two
+Corpora are cut to 1,000 documents (relevant ones first, then others at random), texts to 160 tokens, `best` to two
 epochs of 1,500 pseudo-queries with one seed, and documents stay. Nothing is set by hand for a model. Scores are higher
 than those of the whole corpora and compare only with each other; changes say how a model takes to training.
 """
@@ -18,7 +18,7 @@ from common import data_folder
 
 TRAINED = ("scifact", "nfcorpus", "cosqa", "cranfield")
 GUARDS = ("cisi", "cystic-fibrosis")
-DOCUMENTS = 1500
+DOCUMENTS = 1000
 SETTINGS = {"epochs": 2, "seeds": 1, "documents": None, "distillation": {"pseudo_queries": 1500}}
 
 
@@ -67,7 +67,7 @@ def main() -> None:
                 "model": arguments.model,
                 "datasets": [cut(one, Path(folder)) for one in TRAINED],
                 "guards": [cut(one, Path(folder)) for one in GUARDS],
-                "max_length": 192,
+                "max_length": 160,
                 "training": {"best": SETTINGS},
             }
         )

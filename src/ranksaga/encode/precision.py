@@ -30,7 +30,8 @@ def choose_precision(wanted: str, device: str) -> str:
 
     The answer enters the identity of every vector, so it must not change from run to run with what else the machine
     does: where the processor has instructions for bf16, or is known to have none, that settles it, elsewhere the two
-    are timed in turn. Of a GPU its generation settles it: bf16 since Ampere, fp16 on Volta and Turing (V100, T4), fp32 before.
+    are timed in turn. Of a GPU its generation settles it: bf16 since Ampere, fp16 on Volta and Turing (V100, T4), fp32
+    before.
     """
     if wanted != "auto":
         return wanted
