@@ -47,4 +47,6 @@ def test_every_bit_and_every_place_counts() -> None:
 def test_types_count_by_their_values() -> None:
     values = torch.tensor([1.0, -2.5])
     assert fingerprint([values.bfloat16()]) == fingerprint([values]) != fingerprint([values + 1])
-    assert fingerprint([torch.arange(3)]) == fingerprint([torch.arange(3).float()])
+    assert fingerprint([torch.arange(3)]) == fingerprint([torch.arange(3, dtype=torch.int32)])
+    # As float32 these two would be one number.
+    assert fingerprint([torch.tensor([2**24])]) != fingerprint([torch.tensor([2**24 + 1])])

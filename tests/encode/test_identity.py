@@ -6,6 +6,7 @@ import copy
 import json
 import runpy
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,8 +219,16 @@ class ScaledModel(BertModel):
 """
 
 
-def test_code_that_comes_with_a_model_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_code_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for models' code, which Python does not look for where an earlier test has kept its own."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+
+
+def test_code_that_comes_with_a_model_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_code_cache(tmp_path, monkeypatch)
     folder = MODELS.save_tiny(tmp_path / "scaled")
     (folder / "modeling.py").write_text(MODELING)
     (folder / "scale.py").write_text("FACTOR = 1\n")
@@ -279,7 +288,7 @@ class LastPooling(Pooling):
 
 
 def test_a_module_that_comes_with_a_model_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    own_code_cache(tmp_path, monkeypatch)
     folders: list[Path] = []
     for shown in ("0", "1"):
         folder = MODELS.save_tiny(tmp_path / f"with {len(folders)}")
