@@ -62,7 +62,7 @@ def test_a_processor_known_to_have_no_bf16_is_not_timed(
     asked = precision._lacks_bf16
     without_kernels(monkeypatch, [1.0] * 7, [0.5] * 7)
     monkeypatch.setattr(precision, "_lacks_bf16", asked)
-    monkeypatch.setattr(precision.platform, "machine", lambda: machine)
+    monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert precision.choose_precision("auto", "cpu") == ("bf16" if timed else "fp32")
 
