@@ -323,7 +323,7 @@ def _pads(model: SentenceTransformer, spec: EncoderSpec) -> bool:
     Raises:
         ModelError: these are not what sentence-transformers makes of the same texts, each by itself.
     """
-    texts = [*PROBES[1:], *vocabulary_probes(model)]
+    texts = [*PROBES, *vocabulary_probes(model)]  # of two lengths at least, whatever the vocabulary
     plain = replace(spec, precision="fp32")
     encoders = [Encoder(model, plain, pads=pads) for pads in (True, False)]
     theirs = {DOCUMENT: model.encode_document, QUERY: model.encode_query}

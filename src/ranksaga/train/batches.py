@@ -37,7 +37,7 @@ class Bank:
         ignore: (b, m) bool, documents that are no candidates of that query.
         live: rows of the bank that the batch's first documents are.
         weight: of this loss beside that over the batch's documents.
-        anchor: weight of ``1 - similarity`` between the batch's documents and the bank's.
+        anchor: weight of ``1 - cosine`` between the batch's documents and the bank's.
     """
 
     documents: NDArray[np.float32]

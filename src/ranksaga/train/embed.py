@@ -119,7 +119,6 @@ class Embedder:
         # Texts of both kinds go through one model together unless it is told which they are.
         query_reading, document_reading = self._readings
         self._together = self._towers[0] is self._towers[1] and query_reading.identity == document_reading.identity
-        self._max_length = max_length
         self._ranks = ranks
         self.budget = TOKEN_BUDGET["cuda" if model.device.type == "cuda" else "cpu"]
         self._normalise = model.similarity_fn_name != "dot"
@@ -186,7 +185,7 @@ class Embedder:
         if self._device.type != "cuda":
             return self.budget
         weights = {id(one): one for tower in self._towers for one in tower.parameters()}.values()
-        longest = self._max_length
+        longest = max(reading.max_length for reading in self._readings)
         tokens = np.zeros(longest, dtype=np.int32)
 
         def embed(tower: int, count: int) -> torch.Tensor:
