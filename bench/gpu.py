@@ -230,7 +230,10 @@ def measure_training(setting: Setting, report: Report, dataset: Any, folder: Pat
     pairs = pairs_of(dataset)
     rows = [(pairs.queries[query], pairs.documents[document]) for query, document in pairs.pairs]
     data = Dataset.from_dict({"anchor": [query for query, _ in rows], "positive": [document for _, document in rows]})
-    peer = SentenceTransformer(locate(setting.model), device=setting.device)
+    # As RankSaga trains: weights in float32, however the folder stores them.
+    peer = SentenceTransformer(
+        locate(setting.model), device=setting.device, model_kwargs={"torch_dtype": torch.float32}
+    )
     peer.max_seq_length = 256
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "peer"),
