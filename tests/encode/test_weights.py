@@ -266,3 +266,20 @@ def test_a_bare_transformers_pooling_is_said(tmp_path: Path) -> None:
     load_model(str(bert)).save_pretrained(str(tmp_path / "saved"))
     saved = load_encoder(str(tmp_path / "saved"), precision="fp32").spec
     assert (saved.assumed_pooling, saved.identity) == ("", spec.identity)
+
+
+@pytest.mark.parametrize("name", ["BERT", "T5 with its decoder"])
+def test_tensors_that_the_loader_leaves_without_values_are_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the model cannot be moved to any device, which says nothing to a user."""
+    from transformers import PreTrainedModel
+
+    folder = save(name, tmp_path / "model")
+    key = RIGHT[name][3]
+    MODELS.edit_weights(folder / "model.safetensors", lambda weights: {k: v for k, v in weights.items() if k != key})
+    for step in ("_move_missing_keys_from_meta_to_device", "_initialize_missing_keys"):
+        monkeypatch.setattr(PreTrainedModel, step, lambda *_: None)
+    said = refusal(folder)
+    assert "missing" in said
+    assert ".".join(key.split(".")[-3:]) in said
