@@ -99,9 +99,8 @@ def main() -> None:
 def print_table(teachers: Mapping[str, Any], passages: Mapping[str, Any], devs: Mapping[str, Any], choose: Any) -> None:
     for name, teacher in teachers.items():
         dev, known = devs[name]
-        print(
-            f"{name}: {len(teacher.train.query_rows)} training queries, {len(dev.query_rows)} dev queries, spread {teacher.spread:.4f}"
-        )
+        sizes = f"{len(teacher.train.query_rows)} training queries, {len(dev.query_rows)} dev queries"
+        print(f"{name}: {sizes}, spread {teacher.spread:.4f}")
         print(f"  base alone: {dev_score(teacher, dev, known):.4f}")
         if len(teacher.train):
             for words, others in GAINS:
