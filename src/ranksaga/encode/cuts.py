@@ -9,9 +9,9 @@ import numpy as np
 
 __all__ = ["alike", "by_budget", "evenly"]
 
-# What a further batch may cost, as a share of the texts' tokens. At 1/100 padding is 4 to 9% of what is computed, for
-# texts of realistic lengths, and a training batch is cut into 7 to 9 passes (docs/log.md).
-PRICE = 1 / 100
+# What a further batch may cost, as a share of the texts' tokens. At 12/1000 padding is 6% of what is computed (at most
+# 9%), and 160 queries are cut into 8 passes. Small passes are slow: a GPU waits for their launches (docs/log.md).
+PRICE = 12 / 1000
 
 
 def by_budget(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:

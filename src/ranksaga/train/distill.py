@@ -84,14 +84,14 @@ class DistillationBatches:
         taught = self._taught(scores, ignore, scale)
         if source.mix.words:
             live = self._live(scores, own, positives, rng)
-            target = taught + self._labels(positives, len(own), corpus)
+            target = taught + self._labels(positives, len(own), corpus, len(corpus))
             live_target = self._taught(scores[:, live], ignore[:, live], scale)
-            live_target += self._labels(positives, len(own), live)
+            live_target += self._labels(positives, len(own), live, len(corpus))
         else:
             # Where BM25 has nothing to teach, the teacher is the base model, which only holds queries in place;
             # what documents learn, they learn from labels, among each other's positives.
             live, target = self._positives_of(positives, rng), taught
-            live_target = self._labels(positives, len(own), live)
+            live_target = self._labels(positives, len(own), live, len(corpus))
         if self._settings.towers == "query":
             live, live_target = live[:0], live_target[:, :0]
         return Batch(
@@ -144,12 +144,16 @@ class DistillationBatches:
         return target
 
     def _labels(
-        self, positives: Sequence[NDArray[np.int32]], pseudo: int, rows: NDArray[np.int64]
+        self, positives: Sequence[NDArray[np.int32]], pseudo: int, rows: NDArray[np.int64], documents: int
     ) -> NDArray[np.float32]:
-        """What labels add to the targets, such that their loss is the mean over training queries."""
+        """What labels add to the targets over these rows of so many documents, such that their loss is the mean over
+        training queries."""
         target = np.zeros((pseudo + len(positives), len(rows)), dtype=np.float32)
+        relevant = np.zeros(documents, dtype=bool)
         for row, one in enumerate(positives, start=pseudo):
-            among = np.isin(rows, one)
-            if among.any():
-                target[row] = self._options.labels * len(target) / len(positives) * among / among.sum()
+            relevant[one] = True
+            among = np.flatnonzero(relevant[rows])
+            relevant[one] = False
+            if len(among):
+                target[row, among] = self._options.labels * len(target) / len(positives) / len(among)
         return target

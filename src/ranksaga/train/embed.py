@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.encode.attention import kernels_of_any_shape
 from ranksaga.encode.budget import free_memory, kept_bytes
 from ranksaga.encode.cuts import evenly
 from ranksaga.encode.flops import ForwardFlops
@@ -222,7 +223,8 @@ class Embedder:
                 name: sent(value, self._device) if isinstance(value, torch.Tensor) else value
                 for name, value in reading.features(model, texts.tokens).items()
             }
-            with torch.autocast(self._device.type, self._kind, enabled=self.precision != "fp32"):
+            half = torch.autocast(self._device.type, self._kind, enabled=self.precision != "fp32")
+            with half, kernels_of_any_shape(self._device):
                 features = transformer(features, **given)
             features["token_embeddings"] = features["token_embeddings"].float()
         for module, asked in zip(rest, more, strict=True):

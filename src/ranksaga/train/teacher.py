@@ -143,18 +143,26 @@ class Teacher:
         return hubness(self.documents)
 
     def scores(
-        self, texts: Sequence[str], vectors: NDArray[np.float32], own: NDArray[np.int64] | None = None
+        self,
+        texts: Sequence[str],
+        vectors: NDArray[np.float32],
+        own: NDArray[np.int64] | None = None,
+        bm25: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """What the teacher thinks of the whole corpus, (texts, documents).
 
-        ``own`` (texts,) are documents that a text is from, -1 for none: they give no feedback.
+        Args:
+            texts: queries of any kind.
+            vectors: (texts, d) theirs by the base model.
+            own: (texts,) documents that a text is from, -1 for none: they give no feedback.
+            bm25: (texts, documents) BM25 of the texts where it is known already.
         """
         mix = self.mix
         scores: NDArray[np.float32] = vectors @ self.documents.T
         words = np.zeros((1, 1), dtype=np.float32)
         if mix.words:
-            words = self.index.scores_of_texts(texts)
-            words *= mix.words * self.spread / np.maximum(words.max(axis=1, keepdims=True), 1e-6)
+            known = self.index.scores_of_texts(texts) if bm25 is None else bm25
+            words = known * (mix.words * self.spread / np.maximum(known.max(axis=1, keepdims=True), 1e-6))
         if mix.feedback:
             scores = self._fed_back(scores + words, vectors, own) @ self.documents.T
         scores = scores + words
@@ -201,9 +209,10 @@ def choose_mix(teacher: Teacher, read_passages: Callable[[], Passages]) -> Teach
     ties = tie_order(teacher.dataset.corpus.ids)
     # One-hot queries turn the search into a sort of these scores, with its tie order.
     unit = np.eye(len(places), dtype=np.float32)
+    bm25 = teacher.index.scores_of_texts(texts)  # once for all that is tried
 
     def score(candidate: Teacher) -> float:
-        scores = np.ascontiguousarray(candidate.scores(texts, teacher.train_vectors[places]).T)
+        scores = np.ascontiguousarray(candidate.scores(texts, teacher.train_vectors[places], bm25=bm25).T)
         rankings = search(unit, [(0, scores)], query_rows=rows[places], ties=ties, depth=10)
         values = evaluate(rankings, teacher.dataset, "train", system="teacher", qrels=chosen)
         return values.mean("ndcg_at_10")
