@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["alike", "by_budget", "evenly"]
 
 # What a further batch may cost, as a share of the texts' tokens. At 1/100 padding is 4 to 9% of what is computed, for
-# texts of realistic lengths, and a training batch is cut into 7 to 9 passes (docs/log.md).
+# texts of realistic lengths, and a training batch is cut into 7 to 9 passes (docs/log/).
 PRICE = 1 / 100
 
 
