@@ -4,16 +4,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test core study bench clean
+.PHONY: demo test lint types core study bench clean
 
 demo: $(INSTALLED)  ## the main job on the offline quickstart
 	$(BIN)/ranksaga run --out runs
 
-test: $(INSTALLED)  ## the whole suite
+test: lint types  ## the whole suite
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarking bench
 	$(BIN)/ruff format --check src tests benchmarking bench
+
+types: $(INSTALLED)
 	$(BIN)/mypy
-	$(BIN)/pytest
 
 core: $(INSTALLED)  ## the fast part of the suite
 	$(BIN)/pytest -m "not slow and not shared and not browser"
