@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from ranksaga.cli import app
 
 ROOT = Path(__file__).parents[1]
 LOG = ROOT / "docs/log"
@@ -80,3 +85,74 @@ def test_an_entry_of_the_log_is_short(page: Path) -> None:
     assert len(text) <= 8_000, "split it by topic"
     prose = [line for line in text.splitlines() if not line.startswith("|")]
     assert [line for line in prose if len(line) > 600] == [], "short paragraphs, lists or tables"
+
+
+RESULTS = ROOT / "benchmarking/results/offline-study/comparison_table.csv"
+MARKS = {"improved": "*", "regressed": "!"}
+
+
+def printed(row: dict[str, str]) -> str:
+    """A row of the study as the pages show it: the value, the change and its mark."""
+    value = f"{float(row['value']):.4f}"
+    if not row["change_pct"]:
+        return value
+    return f"{value} ({float(row['change_pct']):+.1f}%{MARKS.get(row['verdict'], '')})"
+
+
+@pytest.mark.parametrize(
+    ("page", "systems"),
+    [
+        ("README.md", ["baseline", "best", "baseline_hybrid", "hybrid"]),
+        ("docs/results.md", ["baseline", "v1", "v2", "best", "baseline_hybrid", "hybrid"]),
+    ],
+)
+def test_the_results_shown_are_those_of_the_study(page: str, systems: list[str]) -> None:
+    with RESULTS.open(encoding="utf-8", newline="") as file:
+        rows = {(row["dataset"], row["system"]): row for row in csv.DictReader(file) if row["metric"] == "ndcg_at_10"}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    table = {
+        cells[0].split()[0]: cells[1:]
+        for line in text.splitlines()
+        if (cells := [cell.strip() for cell in line.strip("|").split("|")])[0]
+        if (cells[0].split()[0], "baseline") in rows
+    }
+    datasets = list(dict.fromkeys(dataset for dataset, _ in rows))
+    assert table == {dataset: [printed(rows[dataset, system]) for system in systems] for dataset in datasets}
+
+
+PRESENT = [page for page in PAGES if page.parts[:2] != ("docs", "log")]  # the log tells of commands of its day
+
+
+def unknown_words(line: str) -> list[str]:
+    """The words of a line after ``ranksaga`` that are no command or option of it."""
+    command = get_command(app)
+    words = line.split()
+    while isinstance(command, TyperGroup) and words:
+        word = words.pop(0)
+        if word not in command.commands:
+            return [word]
+        command = command.commands[word]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    return [word for word in words if re.match(r"\[?--?[a-z]", word) and word.strip("[]") not in known]
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=str)
+def test_every_command_shown_exists(page: Path) -> None:
+    lines = re.findall(r"(?:^|`)ranksaga ([a-z][^`\n#]*)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert {line: unknown for line in lines if (unknown := unknown_words(line))} == {}
+
+
+def test_a_command_that_does_not_exist_is_reported() -> None:
+    assert unknown_words("datasets check mydata") == []
+    assert unknown_words("run recipe.yaml --on ray --detach") == []
+    assert unknown_words("datasets shew mydata") == ["shew"]
+    assert unknown_words("run recipe.yaml --from train --wait") == ["--wait"]
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=str)
+def test_every_file_and_make_target_shown_exists(page: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    paths = re.findall(r"(?<![\w/.-])(?:bench|benchmarking|src|tests|docs)/[\w./-]*\w", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make (\w+)", text, flags=re.MULTILINE)) <= set(targets)
