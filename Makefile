@@ -23,7 +23,7 @@ core: $(INSTALLED)  ## the fast part of the suite
 	$(BIN)/pytest -m "not slow and not shared and not browser"
 
 study: $(INSTALLED)  ## the offline study; RANKSAGA_DATASETS names the folder of the collections
-	$(BIN)/ranksaga run benchmarking/offline-study.yaml --out runs
+	$(BIN)/ranksaga run studies/offline-study.yaml --out runs
 
 bench: $(INSTALLED)  ## us and the peers side by side, about an hour; RANKSAGA_DATASETS as for the study
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"

@@ -21,6 +21,7 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("bench*/**/*.md"),
+        *ROOT.glob("studies/*.md"),
     )
     if ".venv" not in page.parts
 )
@@ -152,7 +153,7 @@ def test_a_command_that_does_not_exist_is_reported() -> None:
 @pytest.mark.parametrize("page", PRESENT, ids=str)
 def test_every_file_and_make_target_shown_exists(page: Path) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    paths = re.findall(r"(?<![\w/.-])(?:bench|benchmarking|src|tests|docs)/[\w./-]*\w", text)
+    paths = re.findall(r"(?<![\w/.-])(?:bench|benchmarking|studies|src|tests|docs)/[\w./-]*\w", text)
     assert [path for path in paths if not (ROOT / path).exists()] == []
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert set(re.findall(r"(?:^|`)make (\w+)", text, flags=re.MULTILINE)) <= set(targets)

@@ -170,6 +170,7 @@ SETTINGS = [
     *WORKFLOWS,
     *sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")),
     ROOT / ".pre-commit-config.yaml",
+    *sorted(ROOT.glob("studies/*.yaml")),
     *sorted(ROOT.glob("benchmarking/*.yaml")),
 ]
 
@@ -251,3 +252,9 @@ def test_pre_commit_has_the_ruff_of_the_constraints() -> None:
     assert pinned
     hooks = {repo["repo"]: repo for repo in read_yaml(ROOT / ".pre-commit-config.yaml")["repos"]}
     assert hooks["https://github.com/astral-sh/ruff-pre-commit"]["rev"] == f"v{pinned[1]}"
+
+
+def test_a_recipe_keeps_its_earlier_path() -> None:
+    recipes = {file.name: file.read_text(encoding="utf-8") for file in ROOT.glob("studies/*.yaml")}
+    assert set(recipes) == {"offline-study.yaml", "unseen-packages.yaml", "e5-beir.yaml"}
+    assert {file.name: file.read_text(encoding="utf-8") for file in ROOT.glob("benchmarking/*.yaml")} == recipes
