@@ -1,4 +1,4 @@
-"""The study's settings, once. Model, datasets and training stand in the recipe; change them there."""
+"""The study's settings, once. Model, datasets and training are in the recipe; change them there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ranksaga.recipe import load_recipe
 
 HERE = Path(__file__).resolve().parent
 # RANKSAGA_STUDY names another recipe, to try the whole workflow on something small.
-RECIPE = Path(os.environ.get("RANKSAGA_STUDY", HERE / "e5-beir.yaml"))
+RECIPE = Path(os.environ.get("RANKSAGA_STUDY", HERE.parent / "studies" / "e5-beir.yaml"))
 try:
     STUDY = load_recipe(RECIPE)
 except RankSagaError as error:

@@ -19,7 +19,7 @@ def keep_memory() -> None:
     """Let this process keep what its tensors free, for the next ones.
 
     glibc gives large pieces back to the system at once, and a transformer's pass on a CPU asks for them again: up to
-    85,000 pages that the system fills with zeros in each training step of MiniLM, 2 to 12% of its time (docs/log.md).
+    85,000 pages that the system fills with zeros in each training step of MiniLM, 2 to 12% of its time (docs/log/).
     Where the C library is another one, or its settings are the user's (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is
     done.
     """

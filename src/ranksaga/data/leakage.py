@@ -5,7 +5,7 @@ all under the same gold document ("... correlates with low methylation" in test,
 
 The measure reads the texts alone: the share of common character trigrams. So the same queries train and are scored
 whatever model is trained, and the audit needs no vectors. A cosine of the base model is no such measure: above 0.9 are
-4% of cosqa's dev queries under MiniLM and 79% under E5 (docs/log.md).
+4% of cosqa's dev queries under MiniLM and 79% under E5 (docs/log/).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["JACCARD", "Kind", "Leak", "find_leaks", "near_copies", "normalised"]
 
 # From this Jaccard similarity of their trigrams on, two queries are near-copies. Measured on three collections
-# (docs/log.md): of such pairs between training and test queries, 99% share a gold document in SciFact, 77% in
+# (docs/log/): of such pairs between training and test queries, 99% share a gold document in SciFact, 77% in
 # NFCorpus, 69% in cosqa; at 0.5 it is 99, 68 and 47%.
 JACCARD = 0.6
 TRIGRAM = 3

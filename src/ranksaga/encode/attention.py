@@ -17,7 +17,7 @@ def kernels_of_any_shape(device: torch.device) -> Iterator[None]:
     """Without cuDNN's attention, which plans every new shape anew; batches of texts differ in shape nearly always.
 
     PyTorch prefers it for half precision on a Hopper card. There a training step of 32 pairs took a second with it,
-    nearly all of it spent on plans (docs/log.md; PyTorch's pull request 155958 says the same). The kernel that a pass
+    nearly all of it spent on plans (docs/log/; PyTorch's pull request 155958 says the same). The kernel that a pass
     takes forward is also the one of its backward pass. On a CPU nothing changes.
     """
     if device.type != "cuda":

@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["alike", "by_budget", "evenly"]
 
 # What a further batch may cost, as a share of the texts' tokens. At 12/1000 padding is 6% of what is computed (at most
-# 9%), and 160 queries are cut into 8 passes. Small passes are slow: a GPU waits for their launches (docs/log.md).
+# 9%), and 160 queries are cut into 8 passes. Small passes are slow: a GPU waits for their launches (docs/log/).
 PRICE = 12 / 1000
 
 

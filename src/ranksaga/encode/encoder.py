@@ -360,7 +360,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items, each made in another thread while the one before it is used.
 
     For work that waits for a GPU. On a CPU both would share the cores, and OpenMP's threads, being more than the cores
-    then, no longer wait for each other awake, which costs encoding 3% (docs/log.md).
+    then, no longer wait for each other awake, which costs encoding 3% (docs/log/).
     """
     with ThreadPoolExecutor(1) as thread:
         context = copy_context()  # the thread's log is that of this one's stage

@@ -1,7 +1,7 @@
 """BERT's forward pass on a CPU, on packed texts, with oneDNN's fused kernels and our own.
 
 The same arithmetic as transformers' BertModel in bf16, with no padding, weights in oneDNN's own layout, one product for
-queries, keys and values, and GELU and the residual sum computed inside the products (docs/log.md has the times). For
+queries, keys and values, and GELU and the residual sum computed inside the products (docs/log/ has the times). For
 BERT, RoBERTa and XLM-RoBERTa, which is what most embedding models are made of; any other model, any whose vectors this
 does not reproduce on a probe, and any machine without the kernel keeps the library's own forward pass.
 """

@@ -1,4 +1,4 @@
-"""BERT's forward and backward pass on a CPU, in bf16, on packed texts (docs/log.md has the times).
+"""BERT's forward and backward pass on a CPU, in bf16, on packed texts (docs/log/ has the times).
 
 What makes the difference: attention by our own kernel, which keeps no scores and computes no padding, products that run
 on weights in oneDNN's own layout, laid out once per optimizer step, and gradients of weights by our own kernel, which

@@ -200,7 +200,7 @@ def choose_mix(teacher: Teacher, read_passages: Callable[[], Passages]) -> Teach
     """The teacher with the mix that ranks its training queries best, one correction after the other.
 
     ``read_passages`` is called only where BM25 does not help: where it does, passages add nothing to it
-    (measured, docs/log.md), and they cost as much as encoding the corpus again.
+    (measured, docs/log/), and they cost as much as encoding the corpus again.
     """
     rows = teacher.train.query_rows
     places = np.linspace(0, len(rows) - 1, min(len(rows), CHOOSING_QUERIES)).round().astype(np.int64)
