@@ -311,10 +311,10 @@ class Recipe(Settings):
 _QUICKSTART: Mapping[str, Any] = {
     "name": "quickstart",
     "datasets": [
-        "python:stdlib?limit=500",
-        "python:scipy?limit=450",
-        "python:sklearn?limit=450",
-        "python:transformers?limit=450",
+        "python:stdlib?limit=450",
+        "python:scipy?limit=400",
+        "python:sklearn?limit=400",
+        "python:transformers?limit=400",
     ],
     "max_length": 128,
     "training": {
