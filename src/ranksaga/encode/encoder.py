@@ -198,24 +198,26 @@ class Tower:
         place = {text: row for row, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]]
 
-    def _through_cache(self, texts: list[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
+    @cached_property
+    def _cache(self) -> VectorCache:
+        """Open as long as this tower: a corpus that is encoded block by block reads each key once."""
         label = f"{self._spec.model} {self._spec.precision} {self.reading.prompt!r}".strip()
-        cache = VectorCache(self.identity, label, dimension=self._engine.dimension)
-        rows = cache.find(texts)
-        known, missing = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
-        found = cache.read(rows[known]) if len(known) else None
+        return VectorCache(self.identity, label, dimension=self._engine.dimension)
+
+    def _through_cache(self, texts: list[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
+        is_known, known_vectors = self._cache.lookup(texts)
+        known, missing = np.flatnonzero(is_known), np.flatnonzero(~is_known)
         if progress is not None and len(known):
             progress(len(known))
         # Long texts first, as within a batch: the time that is left is then never underestimated.
         missing = missing[np.argsort([-len(texts[row]) for row in missing], kind="stable")]
         size = CACHE_CHUNK[self._kind]
-        new = []
+        parts = [known_vectors] if len(known) else []
         chunks = ([texts[row] for row in missing[start : start + size]] for start in range(0, len(missing), size))
         read = ((chunk, self._read(chunk)) for chunk in chunks)
         for chunk, tokens in ahead(read) if self.on_gpu else read:
-            new.append(self._embed(tokens, progress))
-            cache.add(chunk, new[-1])
-        parts = [part for part in (found, *new) if part is not None]
+            parts.append(self._embed(tokens, progress))
+            self._cache.add(chunk, parts[-1])
         if not parts:
             return self._compute([], None)
         vectors = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
