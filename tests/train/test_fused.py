@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ranksaga.kernels.compiled import compiled_kernels
+from ranksaga.kernels.available import compiled_kernels
 from ranksaga.recipe import Training
 from ranksaga.train import embed
 from ranksaga.train.embed import Embedder

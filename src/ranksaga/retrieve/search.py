@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ranksaga.data.self_hits import self_hits
 from ranksaga.encode.transfer import sent
 from ranksaga.errors import DataError, ModelError
-from ranksaga.kernels.compiled import compiled_kernels
+from ranksaga.kernels.available import compiled_kernels
 from ranksaga.profile import timed
 from ranksaga.retrieve.order import NOTHING, decode_keys
 from ranksaga.retrieve.rankings import Rankings
