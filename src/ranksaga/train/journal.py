@@ -12,12 +12,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, TYPE_CHECKING, Any
 
+from ranksaga.encode.weight_files import save_weights
 from ranksaga.errors import StageError
 from ranksaga.files import read_json_if_sound, write_json, write_text
 from ranksaga.train.batches import Batch
 from ranksaga.train.checkpoint import Position, restore_latest, save_checkpoint, share_state
 from ranksaga.train.lora import plain_state
-from ranksaga.train.merge import save_weights
 from ranksaga.train.world import World
 
 if TYPE_CHECKING:

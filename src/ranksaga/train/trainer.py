@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ranksaga.encode.fingerprint import fingerprint
 from ranksaga.encode.towers import has_two_towers, towers
+from ranksaga.encode.weight_files import load_weights
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.memory import keep_memory, return_memory
@@ -30,7 +31,6 @@ from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.embed import Embedder
 from ranksaga.train.journal import Journal, TrainingResult, epoch_path, read_finished, write_finished
 from ranksaga.train.lora import add_low_rank, merge_low_rank
-from ranksaga.train.merge import load_weights
 from ranksaga.train.pairs import Source
 from ranksaga.train.step import Step, Taken
 from ranksaga.train.teacher import Teacher

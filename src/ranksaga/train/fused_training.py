@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.fused import STEP, fuse, pack, position_pad
+from ranksaga.encode.fused_encoding import STEP, fuse, pack, position_pad
 from ranksaga.encode.layout import Packed
 from ranksaga.kernels.available import compiled_kernels
 from ranksaga.kernels.compiled import BLOCK, Kernels
@@ -52,7 +52,7 @@ class FusedTraining:
     """Token vectors of a BERT-like model with gradients to its own float32 parameters.
 
     Args:
-        model: a transformers model that :func:`ranksaga.encode.fused.fuse` knows, on the CPU.
+        model: a transformers model that :func:`ranksaga.encode.fused_encoding.fuse` knows, on the CPU.
         kernels: the compiled ones.
     """
 
