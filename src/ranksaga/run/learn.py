@@ -16,7 +16,6 @@ from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.recipe import Distillation, Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.measure import vectors_of
-from ranksaga.run.select import cut
 from ranksaga.run.store import Entry
 
 if TYPE_CHECKING:
@@ -292,7 +291,7 @@ def bank_of(dataset: Dataset, train: Qrels, rng: np.random.Generator) -> tuple[D
     rows = np.arange(len(dataset.corpus), dtype=np.int64)
     if len(rows) > BANK:
         rows = np.union1d(train.documents, rng.choice(len(rows), BANK, replace=False)).astype(np.int64)
-    return cut(dataset, "train", train, rows), rows
+    return dataset.cut("train", train, rows), rows
 
 
 def _by_row(subject: Subject, vectors: Any) -> Any:
