@@ -139,9 +139,9 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def clear_parts(folder: Path, older_than: float = STALE_SECONDS) -> None:
-    """Remove what killed processes were writing in a folder and below, where it is so many seconds old; no links."""
-    oldest = time.time() - older_than
+def clear_parts(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder and below, an hour ago or earlier; no links."""
+    oldest = time.time() - STALE_SECONDS
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(parent, name)

@@ -31,7 +31,7 @@ from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.embed import Embedder
 from ranksaga.train.journal import Journal, TrainingResult, epoch_path, read_finished, write_finished
 from ranksaga.train.lora import add_low_rank, merge_low_rank
-from ranksaga.train.pairs import Source
+from ranksaga.train.pairs import TrainingPairs
 from ranksaga.train.step import Step, Taken
 from ranksaga.train.teacher import Teacher
 from ranksaga.train.world import World
@@ -58,7 +58,7 @@ class Progress(Protocol):
 
 def train(
     model: SentenceTransformer,
-    sources: Sequence[Source] | Sequence[Teacher],
+    sources: Sequence[TrainingPairs] | Sequence[Teacher],
     settings: Training,
     *,
     query_prompt: str,
@@ -161,7 +161,7 @@ def train(
 
 
 def _plan(
-    sources: Sequence[Source] | Sequence[Teacher], settings: Training, seed: int
+    sources: Sequence[TrainingPairs] | Sequence[Teacher], settings: Training, seed: int
 ) -> Batches | DistillationBatches:
     """Batches of examples, or of what teachers say."""
     if settings.distillation is not None:
