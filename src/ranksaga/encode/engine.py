@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Engine", "Here", "Tokens", "Workers", "computed"]
+__all__ = ["Engine", "LocalWorkers", "Tokens", "Workers", "compute_batches"]
 
 Tokens = Rows  # a batch: the token ids of each text, or where a model reads more than ids, the texts
 
@@ -215,17 +215,17 @@ class Workers(Protocol):
         ...
 
 
-class Here:
+class LocalWorkers:
     """This process."""
 
     device: str | None = None
 
     def vectors(self, engine: Engine, batches: Sequence[Tokens]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Batch by batch."""
-        return computed(engine, enumerate(batches))
+        return compute_batches(engine, enumerate(batches))
 
 
-def computed(engine: Engine, batches: Iterable[tuple[int, Tokens]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def compute_batches(engine: Engine, batches: Iterable[tuple[int, Tokens]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Place and vectors (n, d) of every batch; the next one is begun before a batch is waited for."""
     waiting: tuple[int, Callable[[], NDArray[np.float32]]] | None = None
     for place, tokens in batches:

@@ -10,7 +10,7 @@ from typing import Any
 
 import ranksaga
 from ranksaga.compare.comparison import compare
-from ranksaga.data.check import split_of
+from ranksaga.data.beir_parser import split_of
 from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.data.self_hits import describe_self_hits, self_hits

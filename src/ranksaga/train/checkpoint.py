@@ -107,7 +107,7 @@ def share_state(
     """Bring model, optimizer and scaler of every rank to the state of rank 0; only that one needs to see its files."""
     if world.size == 1:
         return
-    tensors, scaling = world.led(
+    tensors, scaling = world.on_rank_zero(
         lambda: ({name: value.cpu() for name, value in _tensors(model, optimizer).items()}, scaler.state_dict())
     )
     if not world.leads:
