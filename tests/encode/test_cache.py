@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ranksaga.encode.cache import CachedModel, VectorCache, _Index, _locked, cached_models, clear_cache
+from ranksaga.encode.cache import VectorCache, _Index
+from ranksaga.encode.cache_folders import CachedModel, cached_models, clear_cache, locked
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.files import remove
 
@@ -242,7 +243,7 @@ def test_what_goes_is_locked_while_it_goes(tmp_path: Path, monkeypatch: pytest.M
 
     def watched(path: Path) -> None:
         if path == tmp_path / "a":
-            with _locked(tmp_path, "a", wait=False) as free:
+            with locked(tmp_path, "a", wait=False) as free:
                 held.append(not free)
         remove(path)
 
@@ -299,8 +300,8 @@ def test_a_reader_survives_what_another_evicts(tmp_path: Path, monkeypatch: pyte
 def test_what_is_being_written_is_not_evicted(tmp_path: Path) -> None:
     filled(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from ranksaga.encode.cache import _locked\n"
-        "with _locked(Path(sys.argv[1]), 'a'): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from ranksaga.encode.cache_folders import locked\n"
+        "with locked(Path(sys.argv[1]), 'a'): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:

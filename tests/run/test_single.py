@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from ranksaga.encode.cache import clear_cache
+from ranksaga.encode.cache_folders import clear_cache
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.models import locate
 from ranksaga.errors import DataError

@@ -14,59 +14,34 @@ import hashlib
 import logging
 import os
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.files import cache_home, clear_parts, read_json_if_sound, remove, write_json
+from ranksaga.encode.cache_folders import (
+    FORMAT,
+    KEY_BYTES,
+    KEYS,
+    META,
+    VECTORS,
+    Meta,
+    cached_models,
+    last_used,
+    limit_bytes,
+    locked,
+    touch,
+    vectors_home,
+)
+from ranksaga.files import clear_parts, remove, write_json
 from ranksaga.profile import timed
 
-__all__ = ["CachedModel", "VectorCache", "cached_models", "clear_cache", "results_home"]
+__all__ = ["VectorCache"]
 
 logger = logging.getLogger(__name__)
-
-KEY_BYTES = 16
-FORMAT = 2
-LIMIT_GB = 20.0
-META, VECTORS, KEYS = "meta.json", "vectors.f32", "keys.bin"
-LOCKS = ".locks"
-
-
-@dataclass(frozen=True)
-class CachedModel:
-    """One identity in the cache: how many vectors, of how many dimensions, in how many bytes."""
-
-    identity: str
-    label: str
-    texts: int
-    dimension: int
-    size: int
-    last_used: float
-
-
-@dataclass(frozen=True)
-class _Meta:
-    """What a folder says of itself; ``made`` is another one each time the files begin anew."""
-
-    dimension: int
-    label: str
-    made: str
-
-    @classmethod
-    def of(cls, folder: Path) -> _Meta | None:
-        """Read it; ``None`` where it is missing, damaged, or of another format."""
-        stored = read_json_if_sound(folder / META)
-        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-            return None
-        dimension, label, made = (stored.get(key) for key in ("dimension", "label", "made"))
-        sound = isinstance(dimension, int) and dimension > 0 and isinstance(label, str) and isinstance(made, str)
-        return cls(dimension, label, made) if sound else None  # type: ignore[arg-type]
 
 
 class _Index:
@@ -121,9 +96,9 @@ class VectorCache:
     def __init__(
         self, identity: str, label: str, root: Path | None = None, limit: float | None = None, dimension: int = 0
     ) -> None:
-        self._root = root or _root()
+        self._root = root or vectors_home()
         self._folder = self._root / identity
-        self._limit = _limit() if limit is None else limit
+        self._limit = limit_bytes() if limit is None else limit
         self._label = label
         self._dimension = dimension
         self._made = ""
@@ -136,7 +111,7 @@ class VectorCache:
         """Which texts (n,) the cache holds, and the vectors (m, d) of these, in their order."""
         with self._thread_lock:
             if self._limit > 0 and self._folder.is_dir():
-                with self._unless_it_fails(), _locked(self._root, self._folder.name):
+                with self._unless_it_fails(), locked(self._root, self._folder.name):
                     self._refresh()
             rows = self._index.rows(_keys_of(texts)) if len(self._index) and len(texts) else np.full(len(texts), -1)
             vectors = self._vectors
@@ -155,15 +130,15 @@ class VectorCache:
             if self._limit <= 0 or not len(texts):
                 return
             with self._unless_it_fails():
-                with _locked(self._root, self._folder.name):
+                with locked(self._root, self._folder.name):
                     self._append(_keys_of(texts), np.ascontiguousarray(vectors, dtype="<f4"))
                 self._evict()
 
     def _append(self, keys: NDArray[np.uint64], vectors: NDArray[np.float32]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        meta = _Meta.of(self._folder)
+        meta = Meta.of(self._folder)
         if meta is None or meta.dimension != vectors.shape[1]:
-            meta = _Meta(int(vectors.shape[1]), self._label, uuid.uuid4().hex)
+            meta = Meta(int(vectors.shape[1]), self._label, uuid.uuid4().hex)
             self._begin(meta)
         _cut(self._folder, meta.dimension)
         for name, content in ((VECTORS, vectors), (KEYS, keys)):
@@ -172,9 +147,9 @@ class VectorCache:
                 stream.flush()
                 os.fsync(stream.fileno())
         self._load(meta)
-        _touch(self._folder)
+        touch(self._folder)
 
-    def _begin(self, meta: _Meta) -> None:
+    def _begin(self, meta: Meta) -> None:
         """Files of what nobody can read any more go before a new meta.json could vouch for them."""
         for name in (META, KEYS, VECTORS):
             remove(self._folder / name)
@@ -184,15 +159,15 @@ class VectorCache:
     def _refresh(self) -> None:
         """Know what is on disk now; of files that cannot be believed, nothing. The first addition begins them anew."""
         clear_parts(self._folder)
-        meta = _Meta.of(self._folder)
+        meta = Meta.of(self._folder)
         if meta is None or (self._dimension and meta.dimension != self._dimension):
             self._forget()
             return
         _cut(self._folder, meta.dimension)
         self._load(meta)
-        _touch(self._folder)
+        touch(self._folder)
 
-    def _load(self, meta: _Meta) -> None:
+    def _load(self, meta: Meta) -> None:
         """Read the keys of rows that are new."""
         path = self._folder / KEYS
         rows = path.stat().st_size // KEY_BYTES if path.is_file() else 0
@@ -219,9 +194,9 @@ class VectorCache:
         for model in sorted(models, key=lambda model: model.last_used):
             if total <= self._limit or model.identity == self._folder.name:
                 continue
-            with _locked(self._root, model.identity, wait=False) as held:
+            with locked(self._root, model.identity, wait=False) as held:
                 folder = self._root / model.identity
-                if held and folder.is_dir() and _last_used(folder) == model.last_used:
+                if held and folder.is_dir() and last_used(folder) == model.last_used:
                     remove(folder)
                     total -= model.size
 
@@ -246,66 +221,6 @@ def _cut(folder: Path, dimension: int) -> None:
             os.truncate(path, rows * size)
 
 
-def _touch(folder: Path) -> None:
-    """Note that an identity is used: one that is being read or written is not the first to go."""
-    os.utime(folder / META, (time.time(), time.time()))
-
-
-def _last_used(folder: Path) -> float:
-    """Seconds since the epoch. Raises ``OSError`` where the folder has gone."""
-    return (folder / META if (folder / META).is_file() else folder).stat().st_mtime
-
-
-@contextmanager
-def _locked(root: Path, identity: str, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of an identity; gives whether it is held, which without ``wait`` it may not be."""
-    from filelock import FileLock, Timeout
-
-    (root / LOCKS).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / LOCKS / f"{identity}.lock", timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-def cached_models(root: Path | None = None) -> tuple[CachedModel, ...]:
-    """What the cache holds, by identity; what is damaged has no dimension."""
-    found = []
-    for folder in sorted((root or _root()).glob("[!.]*")):
-        try:
-            last_used = _last_used(folder)
-            sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-        except OSError:  # another process has just removed it
-            continue
-        meta = _Meta.of(folder) or _Meta(0, "damaged, or of another release", "")
-        texts = sizes.get(KEYS, 0) // KEY_BYTES
-        size = sum(sizes.values())
-        found.append(CachedModel(folder.name, meta.label, texts, meta.dimension, size, last_used))
-    return tuple(found)
-
-
-def clear_cache(root: Path | None = None) -> int:
-    """Delete all cached vectors; the bytes that were freed."""
-    models = cached_models(root)
-    for model in models:
-        with _locked(root or _root(), model.identity):
-            remove((root or _root()) / model.identity)
-    if root is None:
-        remove(results_home())
-    return sum(model.size for model in models)
-
-
-def results_home() -> Path:
-    """Folder of evaluations that ``ranksaga benchmark`` made before; cleared with the vectors."""
-    return cache_home() / "results"
-
-
 def _keys_of(texts: Sequence[str]) -> NDArray[np.uint64]:
     """(n, 2) halves of a 16-byte hash of each text."""
     # Lone surrogates are no UTF-8, but texts of broken files may hold them.
@@ -313,14 +228,3 @@ def _keys_of(texts: Sequence[str]) -> NDArray[np.uint64]:
         hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest() for text in texts
     )
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
-
-
-def _root() -> Path:
-    return cache_home() / "vectors"
-
-
-def _limit() -> float:
-    try:
-        return float(os.environ.get("RANKSAGA_CACHE_GB", LIMIT_GB)) * 1e9
-    except ValueError:
-        return LIMIT_GB * 1e9

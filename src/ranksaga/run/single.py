@@ -14,7 +14,7 @@ from ranksaga.data.beir_parser import split_of
 from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.data.self_hits import describe_self_hits, self_hits
-from ranksaga.encode.cache import results_home
+from ranksaga.encode.cache_folders import results_home
 from ranksaga.encode.encoder import EncoderSpec, load_encoder
 from ranksaga.encode.models import locate
 from ranksaga.encode.prompts import Prompts
