@@ -1,6 +1,6 @@
 """Encoder: model + prompts + max length + precision. Texts in, unit vectors out.
 
-What is done with the texts of each task, queries and documents, is in ``text_encoder``.
+What is done with the texts of each task, queries and documents, is in ``task_encoder``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
 from ranksaga.encode.reading import PROBES, UNLIMITED, limit_length, own_limit, reading_of, vocabulary_probes
 from ranksaga.encode.saving import note_dtypes, round_weights
 from ranksaga.encode.support import check_model, check_trainable, saved_folder
-from ranksaga.encode.text_encoder import FORMAT, TextEncoder
+from ranksaga.encode.task_encoder import FORMAT, TaskEncoder
 from ranksaga.encode.towers import DOCUMENT, QUERY, towers
 from ranksaga.errors import ModelError
 from ranksaga.files import hash_json
@@ -104,11 +104,11 @@ class Encoder:
         )
         alike = document is query and readings[0].identity == readings[1].identity
         engine = Engine(query, spec.precision, spec.similarity, readings[0], pads=pads)
-        self._query = self._document = TextEncoder(engine, readings[0], spec, cached, workers)
+        self._query = self._document = TaskEncoder(engine, readings[0], spec, cached, workers)
         if not alike:
             engine = Engine(document, spec.precision, spec.similarity, readings[1], pads=pads)
         if not alike or prompts.document != prompts.query:
-            self._document = TextEncoder(engine, readings[1], spec, cached, workers)
+            self._document = TaskEncoder(engine, readings[1], spec, cached, workers)
 
     @property
     def device(self) -> str:

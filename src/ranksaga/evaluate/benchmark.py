@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.self_hits import self_hits
 from ranksaga.encode.encoder import Encoder
-from ranksaga.encode.text_encoder import prefetch
+from ranksaga.encode.task_encoder import prefetch
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.retrieve.search import search
 

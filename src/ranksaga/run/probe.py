@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.encoder import Encoder
-from ranksaga.encode.text_encoder import TOKEN_BUDGET
+from ranksaga.encode.task_encoder import TOKEN_BUDGET
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import PSEUDO, bank_of

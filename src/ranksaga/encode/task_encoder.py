@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["FORMAT", "TOKEN_BUDGET", "TextEncoder", "prefetch"]
+__all__ = ["FORMAT", "TOKEN_BUDGET", "TaskEncoder", "prefetch"]
 
 FORMAT = 2  # raise it when the same text gets another vector, be it in its last bit
 
@@ -41,7 +41,7 @@ TOKENIZE_CHUNK = 4096
 CACHE_CHUNK = {"cpu": 2048, "cuda": 8192}
 
 
-class TextEncoder:
+class TaskEncoder:
     """Encodes queries, or documents: one model, one prompt.
 
     Args:
