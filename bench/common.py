@@ -71,10 +71,10 @@ def training_pairs(count: int, seed: int = 0) -> list[tuple[str, str]]:
 
 def forward_flops(lengths: Any) -> float:
     """Multiply-adds times two of MiniLM's matrix products for texts of so many tokens each, padding not counted."""
-    tokens = np.asarray(lengths, dtype=np.float64)
-    linear = 2.0 * LAYERS * (4 * WIDTH * WIDTH + 2 * WIDTH * INNER) * tokens
-    attention = 2.0 * LAYERS * 2 * WIDTH * tokens**2
-    return float((linear + attention).sum())
+    from ranksaga.encode.flops import transformer_flops
+
+    weights = LAYERS * (4 * WIDTH * WIDTH + 2 * WIDTH * INNER)
+    return transformer_flops(lengths, weights=weights, layers=LAYERS, hidden=WIDTH)
 
 
 def matmul_peak(size: int = 2048, repeats: int = 12) -> float:

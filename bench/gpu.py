@@ -117,7 +117,8 @@ def losses(folder: Path) -> list[float]:
 def check_training(setting: Setting, report: Report, dataset: Any, folder: Path) -> None:
     """Losses of the first steps; then the mix of base and trained weights, on the device and on the CPU."""
     from ranksaga.encode.models import revision_of
-    from ranksaga.train.merge import interpolate, load_weights
+    from ranksaga.encode.weight_files import load_weights
+    from ranksaga.train.model_merging import interpolate
 
     steps = 5
     _, plain = fit(setting, dataset, "cpu", "fp32", steps, folder / "cpu")

@@ -97,8 +97,8 @@ def simulate(documents: int, queries: int) -> dict[str, Any]:
 
 def sharded() -> dict[str, Any]:
     """Shards in memory-mapped files, searched one after the other and merged, against one pass."""
-    from ranksaga.retrieve.merge import merge_rankings, shard_ties
     from ranksaga.retrieve.search import search
+    from ranksaga.retrieve.shards import merge_rankings, shard_ties
 
     asked = unit(np.random.default_rng(1), SHARDED_QUERIES, WIDTH)
     rows, count = np.arange(SHARDED_QUERIES, dtype=np.int32), SHARDED_DOCUMENTS // SHARDS
@@ -141,7 +141,8 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
     from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import BertConfig, BertModel
 
-    from ranksaga.encode.fused import fuse
+    from ranksaga.encode.flops import transformer_flops
+    from ranksaga.encode.fused_encoding import fuse
     from ranksaga.encode.layout import Packed
     from ranksaga.encode.precision import choose_precision
 
@@ -171,7 +172,7 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
         "precision": precision,
         "tokens_per_second": rates[1:],
         "weights": weights,
-        "flop_per_token": 2.0 * weights + 4.0 * layers * hidden * 76,
+        "flop_per_token": transformer_flops([76], weights=weights, layers=layers, hidden=hidden) / 76,
     }
 
 

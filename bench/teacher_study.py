@@ -26,11 +26,11 @@ SHARES = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
 
 
 @contextmanager
-def least_gain(words: float, others: float) -> Iterator[None]:
+def least_gain(bm25: float, others: float) -> Iterator[None]:
     from ranksaga.train import teacher
 
     before = teacher.LEAST_GAIN
-    teacher.LEAST_GAIN = {name: words if name == "words" else others for name in before}
+    teacher.LEAST_GAIN = {name: bm25 if name == "bm25" else others for name in before}
     try:
         yield
     finally:
@@ -103,12 +103,12 @@ def print_table(teachers: Mapping[str, Any], passages: Mapping[str, Any], devs: 
         print(f"{name}: {sizes}, spread {teacher.spread:.4f}")
         print(f"  base alone: {dev_score(teacher, dev, known):.4f}")
         if len(teacher.train):
-            for words, others in GAINS:
-                with least_gain(words, others):
+            for bm25, others in GAINS:
+                with least_gain(bm25, others):
                     mixed = choose(teacher, passages[name])
-                print(f"  least gains {words:g} and {others:g}: {dev_score(mixed, dev, known):.4f}  {mixed.mix}")
+                print(f"  least gains {bm25:g} and {others:g}: {dev_score(mixed, dev, known):.4f}  {mixed.mix}")
         for share in SHARES:
-            mixed = replace(teacher, mix=replace(teacher.mix, words=share, feedback=0.4, hubness=0.1))
+            mixed = replace(teacher, mix=replace(teacher.mix, bm25=share, feedback=0.4, hubness=0.1))
             print(f"  set by hand, BM25 {share:g}: {dev_score(mixed, dev, known):.4f}")
 
 

@@ -288,7 +288,7 @@ def cache(
     """Show the vectors that are kept on disk (RANKSAGA_HOME; at most RANKSAGA_CACHE_GB, 20), or delete them."""
     from dataclasses import asdict
 
-    from ranksaga.encode.cache import cached_models, clear_cache
+    from ranksaga.encode.cache_folders import cached_models, clear_cache
 
     if clear:
         freed = clear_cache()

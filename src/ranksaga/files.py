@@ -29,7 +29,6 @@ __all__ = [
     "files_below",
     "hash_file",
     "hash_json",
-    "plain_file_name",
     "read_json",
     "read_json_if_sound",
     "remove",
@@ -140,9 +139,9 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def clear_parts(folder: Path, older_than: float = STALE_SECONDS) -> None:
-    """Remove what killed processes were writing in a folder and below, where it is so many seconds old; no links."""
-    oldest = time.time() - older_than
+def clear_parts(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder and below, an hour ago or earlier; no links."""
+    oldest = time.time() - STALE_SECONDS
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(parent, name)
@@ -203,14 +202,13 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-def plain_file_name(name: str) -> str:
-    """A name as one of a file, readable: what is no letter, digit, dot, hyphen or underscore becomes an underscore."""
-    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "_"
-
-
 def file_name(name: str) -> str:
-    """The same, and no two names give one file: a hash of it follows where anything was replaced or cut."""
-    plain = plain_file_name(name)[:100]
-    return (
-        plain if plain == name else f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-    )
+    """A name as one of a file, without an ending: readable, and no two names give one file.
+
+    What is no letter, digit, dot, hyphen or underscore becomes an underscore; a hash of the name follows where anything
+    was replaced or cut.
+    """
+    plain = (re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "_")[:100]
+    if plain == name:
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import yaml
 
-from ranksaga.encode.engine import Engine, Here
+from ranksaga.encode.engine import Engine, LocalWorkers
+from ranksaga.encode.weight_files import load_weights
 from ranksaga.errors import RankSagaError, UsageError
-from ranksaga.train.merge import load_weights
 
 ray = pytest.importorskip("ray", reason="the ray extra is not installed")
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
@@ -110,7 +110,7 @@ def test_two_pieces_of_work_side_by_side_give_the_same(small: SimpleNamespace, m
     for seed, (share, found) in enumerate(crew.map(work, range(2))):
         assert share == 1
         engine = Engine(small.load(model), "bf16" if seed else "fp32", "cosine")
-        expected = dict(Here().vectors(engine, batches_of(seed)))
+        expected = dict(LocalWorkers().vectors(engine, batches_of(seed)))
         assert found.keys() == expected.keys()
         assert all(np.allclose(found[place], expected[place], atol=1e-6) for place in expected)
         alone = tmp_path / f"alone-{seed}"
@@ -125,7 +125,7 @@ def test_an_actor_that_is_killed_is_replaced(small: SimpleNamespace, model: Path
     crew = Crew(2)
     engine = Engine(small.load(model), "fp32", "cosine")
     batches = batches_of(0)
-    expected = dict(Here().vectors(engine, batches))
+    expected = dict(LocalWorkers().vectors(engine, batches))
     actors = crew._pool()
     processes = [ray.get(actor.__ray_call__.remote(lambda self: os.getpid())) for actor in actors]
     assert len({ray.get(actor.__ray_call__.remote(node_of)) for actor in actors}) == 2

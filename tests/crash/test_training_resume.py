@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from ranksaga.encode.weight_files import load_weights
 from ranksaga.errors import StageError
-from ranksaga.train.merge import load_weights
 
 PROGRAM = Path(__file__).parents[1] / "train" / "tiny_training.py"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_ids_that_cannot_be_written_are_refused_and_nothing_is_left(tiny: Datase
 
 
 def test_writing_replaces_the_whole_folder(tiny: Dataset, folder: Path) -> None:
-    write_beir(tiny.with_qrels({"dev": tiny.split("test")}), folder)
+    write_beir(replace(tiny, qrels={"dev": tiny.split("test")}), folder)
     assert sorted(read_beir(folder).qrels) == ["dev"]
 
 

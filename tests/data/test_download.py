@@ -82,9 +82,12 @@ def test_a_dataset_from_a_zip(published: CatalogEntry, site: Any, home: Path, ti
     assert len(site.asked) == 1, "what is in the cache is not asked for again"
 
 
-def test_the_address_can_be_given(published: CatalogEntry, site: Any, home: Path, tmp_path: Path) -> None:
+def test_the_address_can_be_given(
+    published: CatalogEntry, site: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.files["/mirror/tiny.zip"] = site.files.pop("/tiny.zip")
-    assert download("tiny", f"{site.url}/mirror/").is_dir()
+    monkeypatch.setenv("RANKSAGA_BEIR_URL", f"{site.url}/mirror/")
+    assert download("tiny").is_dir()
 
 
 def test_several_datasets_in_one_archive(
@@ -231,8 +234,9 @@ def test_no_space_to_unpack_keeps_the_archive(
         download("tiny")
     monkeypatch.undo()
     monkeypatch.setenv("RANKSAGA_HOME", str(home))
+    monkeypatch.setenv("RANKSAGA_BEIR_URL", site.url)
     enter(monkeypatch, published)
-    assert len(read_beir(download("tiny", site.url)).corpus) == 3
+    assert len(read_beir(download("tiny")).corpus) == 3
     assert [wanted for _, _, wanted in site.asked] == [None, f"bytes={published.archive_bytes}-"]
 
 

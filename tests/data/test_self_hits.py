@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_a_judgment_of_any_split_counts_and_a_grade_of_zero_does_not(split: str)
     assert self_hits(dataset(documents, queries, [("1", "1")], split)).tolist() == [-1, -1]
     graded = dataset(documents, queries, [("1", "2")], split)
     zero = Qrels.of([(0, 0, 0), (0, 1, 1)])
-    assert self_hits(graded.with_qrels({split: zero})).tolist() == [0, 1]
+    assert self_hits(replace(graded, qrels={split: zero})).tolist() == [0, 1]
 
 
 def test_what_is_left_out_is_no_negative_either() -> None:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import runpy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from ranksaga.encode.cache import VectorCache, cached_models, clear_cache
+from ranksaga.encode.cache import VectorCache, _Index
+from ranksaga.encode.cache_folders import CachedModel, cached_models, clear_cache, locked
+from ranksaga.encode.encoder import load_encoder
+from ranksaga.files import remove
+
+MODELS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_models.py"))))
 
 TEXTS = [f"text {number}" for number in range(10)]
 VECTORS = np.arange(40, dtype=np.float32).reshape(10, 4)
@@ -29,14 +39,14 @@ def test_what_was_added_is_found_by_text_in_any_order(tmp_path: Path) -> None:
     filled(tmp_path)
     again = VectorCache("a", "label", tmp_path, 1e9)
     asked = [TEXTS[7], "unknown", TEXTS[0], TEXTS[7]]
-    rows = again.find(asked)
-    assert (rows >= 0).tolist() == [True, False, True, True]
-    np.testing.assert_array_equal(again.read(rows[rows >= 0]), VECTORS[[7, 0, 7]])
+    known, vectors = again.lookup(asked)
+    assert known.tolist() == [True, False, True, True]
+    np.testing.assert_array_equal(vectors, VECTORS[[7, 0, 7]])
 
 
 def test_identities_are_apart(tmp_path: Path) -> None:
     filled(tmp_path)
-    assert (VectorCache("b", "label", tmp_path, 1e9).find(TEXTS) == -1).all()
+    assert not VectorCache("b", "label", tmp_path, 1e9).lookup(TEXTS)[0].any()
 
 
 @pytest.mark.parametrize(("name", "left"), [("vectors.f32", 7 * 16 + 5), ("keys.bin", 7 * 16 + 3), ("keys.bin", 0)])
@@ -45,12 +55,10 @@ def test_a_torn_end_is_cut_off_and_written_again(tmp_path: Path, name: str, left
     file = tmp_path / "a" / name
     file.write_bytes(file.read_bytes()[:left])
     again = VectorCache("a", "label", tmp_path, 1e9)
-    rows = again.find(TEXTS)
-    whole = left // 16
-    assert (rows >= 0).sum() == whole
-    missing = [text for text, row in zip(TEXTS, rows, strict=True) if row < 0]
-    again.add(missing, VECTORS[rows < 0])
-    np.testing.assert_array_equal(again.read(again.find(TEXTS)), VECTORS)
+    known, _ = again.lookup(TEXTS)
+    assert known.sum() == left // 16
+    again.add([text for text, is_known in zip(TEXTS, known, strict=True) if not is_known], VECTORS[~known])
+    np.testing.assert_array_equal(again.lookup(TEXTS)[1], VECTORS)
 
 
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
@@ -64,7 +72,7 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
 
 def test_a_limit_of_zero_keeps_nothing(tmp_path: Path) -> None:
     cache = filled(tmp_path, limit=0)
-    assert (cache.find(TEXTS) == -1).all()
+    assert not cache.lookup(TEXTS)[0].any()
     assert cached_models(tmp_path) == ()
 
 
@@ -84,15 +92,13 @@ def damaged(folder: Path, name: str, content: bytes | None) -> None:
 def assert_works(root: Path, known: int | None = None) -> None:
     """Whatever an identity's folder holds: it opens, believes nothing wrong, and takes what it lacks."""
     again = VectorCache("a", "label", root, 1e9, dimension=4)
-    rows = again.find(TEXTS)
-    there = rows >= 0
+    there, vectors = again.lookup(TEXTS)
     if known is not None:
         assert there.sum() == known
-    if there.any():
-        np.testing.assert_array_equal(again.read(rows[there]), VECTORS[there])
+    np.testing.assert_array_equal(vectors, VECTORS[there])
     again.add([text for text, have in zip(TEXTS, there, strict=True) if not have], VECTORS[~there])
     for cache in (again, VectorCache("a", "label", root, 1e9, dimension=4)):
-        np.testing.assert_array_equal(cache.read(cache.find(TEXTS)), VECTORS)
+        np.testing.assert_array_equal(cache.lookup(TEXTS)[1], VECTORS)
 
 
 def test_any_prefix_of_what_is_written_is_recovered_from(tmp_path: Path) -> None:
@@ -142,7 +148,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_work(
         patch.setattr("ranksaga.encode.cache.os.fsync", full)
         cache.add(TEXTS[4:], VECTORS[4:])
     assert "No space left" in caplog.text
-    np.testing.assert_array_equal(cache.read(cache.find(TEXTS[:4])), VECTORS[:4])
+    np.testing.assert_array_equal(cache.lookup(TEXTS[:4])[1], VECTORS[:4])
     assert_works(tmp_path, 4)
 
 
@@ -162,26 +168,140 @@ def test_an_addition_reads_its_own_rows_only(tmp_path: Path, monkeypatch: pytest
     other.add(TEXTS[5:8], VECTORS[5:8])  # with those that another wrote meanwhile
     cache.add(TEXTS[8:], VECTORS[8:])
     assert read == [3, 2, 8, 5]
-    np.testing.assert_array_equal(cache.read(cache.find(TEXTS)), VECTORS)
+    np.testing.assert_array_equal(cache.lookup(TEXTS)[1], VECTORS)
 
 
-def test_a_reader_survives_what_another_evicts(tmp_path: Path) -> None:
+def test_a_corpus_in_many_chunks_costs_linear_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are read and sorted while n chunks are looked up and added, as an encoder does block by block."""
+    work = {"read": 0, "sorted": 0}
+    fromfile, argsort = np.fromfile, np.argsort
+
+    def counted_read(*arguments: object, **options: object) -> object:
+        keys = fromfile(*arguments, **options)  # type: ignore[call-overload]
+        work["read"] += len(keys) // 2
+        return keys
+
+    def counted_sort(keys: NDArray[np.uint64], **options: Any) -> object:
+        work["sorted"] += len(keys)
+        return argsort(keys, **options)
+
+    monkeypatch.setattr("ranksaga.encode.cache.np.fromfile", counted_read)
+    monkeypatch.setattr("ranksaga.encode.cache.np.argsort", counted_sort)
+    chunk, vectors = 5, np.zeros((5, 4), dtype=np.float32)
+    cache = VectorCache("a", "label", tmp_path, 1e9)
+    for chunks in (32, 64):  # 32 chunks, then 32 more
+        for number in range(chunks - 32, chunks):
+            texts = [f"text {number} {row}" for row in range(chunk)]
+            assert not cache.lookup(texts)[0].any()
+            cache.add(texts, vectors)
+        assert work["read"] == chunks * chunk
+        # Powers of two: each key is sorted once in a run of each size.
+        assert work["sorted"] == chunks * chunk // 2 * int(np.log2(chunks)) + chunks * chunk
+    assert cache.lookup([f"text {number} {row}" for number in range(64) for row in range(chunk)])[0].all()
+
+
+def test_an_encoder_reads_each_key_once_however_many_blocks_it_encodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKSAGA_HOME", str(tmp_path / "home"))
+    read: list[int] = []
+    fromfile = np.fromfile
+
+    def counted(*arguments: object, **options: object) -> object:
+        keys = fromfile(*arguments, **options)  # type: ignore[call-overload]
+        read.append(len(keys) // 2)
+        return keys
+
+    monkeypatch.setattr("ranksaga.encode.cache.np.fromfile", counted)
+    encoder = load_encoder(str(MODELS.save_tiny(tmp_path / "model")), precision="fp32", cached=True)
+    blocks = [[f"word {block} {row}" for row in range(3)] for block in range(8)]
+    first = [encoder.encode_documents(block) for block in blocks]
+    assert sum(read) == 24
+    again = [encoder.encode_documents(block) for block in blocks]
+    np.testing.assert_array_equal(np.concatenate(first), np.concatenate(again))
+    assert sum(read) == 24
+
+
+def test_threads_share_one_open_cache(tmp_path: Path) -> None:
+    cache = VectorCache("a", "label", tmp_path, 1e9)
+
+    def work(number: int) -> bool:
+        texts = [f"text {number} {row}" for row in range(20)]
+        vectors = (number + np.arange(20)[:, None] / 32 + np.zeros((1, 4))).astype(np.float32)
+        cache.add(texts, vectors)
+        known, found = cache.lookup(texts)
+        return bool(known.all()) and np.array_equal(found, vectors)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(40)))
+    assert cached_models(tmp_path)[0].texts == 800
+
+
+def test_what_goes_is_locked_while_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    held: list[bool] = []
+
+    def watched(path: Path) -> None:
+        if path == tmp_path / "a":
+            with locked(tmp_path, "a", wait=False) as free:
+                held.append(not free)
+        remove(path)
+
+    monkeypatch.setattr("ranksaga.encode.cache.remove", watched)
+    filled(tmp_path, "b", limit=1)
+    assert held == [True]
+    assert [model.identity for model in cached_models(tmp_path)] == ["b"]
+
+
+def test_what_was_used_since_the_list_was_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    os.utime(tmp_path / "a" / "meta.json", (1e9, 1e9))
+
+    def listed(root: Path) -> tuple[CachedModel, ...]:
+        models = cached_models(root)
+        assert VectorCache("a", "label", tmp_path, 1e9).lookup(TEXTS)[0].all()  # another process, just now
+        return models
+
+    monkeypatch.setattr("ranksaga.encode.cache.cached_models", listed)
+    cache = VectorCache("b", "label", tmp_path, 1)
+    cache.add(TEXTS, VECTORS)
+    assert {model.identity for model in cached_models(tmp_path)} == {"a", "b"}
+
+
+@pytest.mark.parametrize("use", ["lookup", "add"])
+def test_every_use_is_noted(tmp_path: Path, use: str) -> None:
+    cache = filled(tmp_path)
+    os.utime(tmp_path / "a" / "meta.json", (1e9, 1e9))
+    cache.lookup(TEXTS) if use == "lookup" else cache.add(["another"], VECTORS[:1])
+    assert cached_models(tmp_path)[0].last_used > 1e9 + 1
+
+
+def test_a_reader_survives_what_another_evicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path)
     reader = VectorCache("a", "label", tmp_path, 1e9)
-    rows = reader.find(TEXTS)
-    filled(tmp_path, "b", limit=1)
-    assert [model.identity for model in cached_models(tmp_path)] == ["b"]
-    np.testing.assert_array_equal(reader.read(rows), VECTORS)
+    rows_of = _Index.rows
+
+    def evicted_meanwhile(index: _Index, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        rows = rows_of(index, keys)
+        remove(tmp_path / "a")
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Index, "rows", evicted_meanwhile)
+        np.testing.assert_array_equal(reader.lookup(TEXTS)[1], VECTORS)
+    assert cached_models(tmp_path) == ()
+    np.testing.assert_array_equal(reader.lookup(TEXTS)[1], VECTORS)
     reader.add(TEXTS[:1], VECTORS[:1])  # begins anew
-    assert (reader.find(TEXTS) >= 0).sum() == 1
-    np.testing.assert_array_equal(reader.read(reader.find(TEXTS[:1])), VECTORS[:1])
+    known, vectors = reader.lookup(TEXTS)
+    assert known.tolist() == [True] + [False] * 9
+    np.testing.assert_array_equal(vectors, VECTORS[:1])
 
 
 def test_what_is_being_written_is_not_evicted(tmp_path: Path) -> None:
     filled(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from ranksaga.encode.cache import _locked\n"
-        "with _locked(Path(sys.argv[1]), 'a'): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from ranksaga.encode.cache_folders import locked\n"
+        "with locked(Path(sys.argv[1]), 'a'): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:

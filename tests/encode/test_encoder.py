@@ -11,7 +11,7 @@ import pytest
 
 from ranksaga.encode.cuts import alike, by_budget
 from ranksaga.encode.encoder import Encoder, load_encoder
-from ranksaga.encode.engine import Here
+from ranksaga.encode.engine import LocalWorkers
 from ranksaga.encode.models import locate, revision_of
 from ranksaga.errors import ModelError
 
@@ -31,8 +31,8 @@ def test_vectors_equal_those_of_sentence_transformers(encoder: Encoder) -> None:
 
 
 def test_texts_read_ahead_for_a_gpu_keep_their_vectors(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ranksaga.encode.encoder.CACHE_CHUNK", {"cuda": 2})
-    workers = Here()
+    monkeypatch.setattr("ranksaga.encode.task_encoder.CACHE_CHUNK", {"cuda": 2})
+    workers = LocalWorkers()
     workers.device = "cuda"  # this process, as one that has a GPU would use it
     far = Encoder(encoder.model, encoder.spec, cached=True, workers=workers)
     asked = [f"{text} read ahead" for text in TEXTS]
@@ -104,7 +104,7 @@ def test_a_vector_does_not_depend_on_what_is_cached(
     encoder: Encoder, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the bit: what selection ships would depend on it else."""
-    monkeypatch.setattr("ranksaga.encode.encoder.CACHE_CHUNK", {"cpu": 5})
+    monkeypatch.setattr("ranksaga.encode.task_encoder.CACHE_CHUNK", {"cpu": 5})
     spec = replace(encoder.spec, precision=precision)
     expected = Encoder(encoder.model, spec).encode_documents(MANY)
     cached = Encoder(encoder.model, spec, cached=True)

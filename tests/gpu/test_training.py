@@ -62,7 +62,10 @@ def test_losses_are_the_cpus_and_no_step_waits(
     waits = {cause: count for cause, count in gpu.waits.items() if "train/" in cause}
     # Files are written from weights; transformers asks of each mask whether it masks anything. Nothing else waits, but
     # for the loss of each of the ten steps, which is asked for when the next one is under way.
-    known = {"copy to the CPU at train/merge.py:save_weights", "aten::_local_scalar_dense at train/embed.py:forward"}
+    known = {
+        "copy to the CPU at encode/weight_files.py:save_weights",
+        "aten::_local_scalar_dense at train/embed.py:forward",
+    }
     assert waits.keys() <= known, waits
     assert sum(count for cause, count in gpu.waits.items() if cause.startswith("event")) == 10
     assert gpu.unpinned - moved == 1, "the keys of the weights' fingerprint alone come from memory that is not pinned"

@@ -9,13 +9,12 @@ import pytest
 
 from ranksaga.compare.comparison import compare
 from ranksaga.compare.results import QueryGroup
+from ranksaga.data.leakage import LeakageExample, LeakageFinding
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.report.data import (
     FIRST_STUDY,
     CurvePoint,
     Facts,
-    LeakageExample,
-    LeakageFinding,
     ReportData,
     Selection,
 )

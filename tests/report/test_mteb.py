@@ -13,7 +13,7 @@ from ranksaga.report.mteb import result_folder, write_model_meta, write_task_res
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 EVALUATION = Evaluation(
-    "scifact",
+    "SciFact",
     "test",
     "baseline",
     ("a", "b", "c"),
@@ -21,10 +21,8 @@ EVALUATION = Evaluation(
 )
 
 
-def _write(folder: Path, evaluation: Evaluation = EVALUATION, task: str | None = "SciFact") -> Path:
-    return write_task_result(
-        evaluation, folder, model=MODEL, revision="abc123", dataset_revision="0cf7", seconds=1.5, task_name=task
-    )
+def _write(folder: Path, evaluation: Evaluation = EVALUATION) -> Path:
+    return write_task_result(evaluation, folder, model=MODEL, revision="abc123", dataset_revision="0cf7")
 
 
 def test_the_file_is_as_mteb_writes_it(tmp_path: Path) -> None:
@@ -45,15 +43,15 @@ def test_the_file_is_as_mteb_writes_it(tmp_path: Path) -> None:
                 }
             ]
         },
-        "evaluation_time": 1.5,
+        "evaluation_time": None,
         "kg_co2_emissions": None,
     }
 
 
 def test_no_name_leaves_the_folder(tmp_path: Path) -> None:
     outside = Evaluation("../../python:stdlib", "test", "best", EVALUATION.query_ids, EVALUATION.values)
-    path = _write(tmp_path, outside, task=None)
-    assert path.name == "_.._python_stdlib.json"
+    path = _write(tmp_path, outside)
+    assert path.name == "_.._python_stdlib-5a0a2d27.json"
     assert path.parent == result_folder(tmp_path, MODEL, "abc123")
     assert result_folder(tmp_path, "../x", "../y").resolve().is_relative_to(tmp_path)
 
@@ -62,10 +60,10 @@ def test_no_name_leaves_the_folder(tmp_path: Path) -> None:
 def test_mteb_reads_it(tmp_path: Path) -> None:
     mteb = pytest.importorskip("mteb", reason="mteb is not installed (extra [bench])")
     path = _write(tmp_path)
-    write_model_meta(tmp_path, model=MODEL, revision="abc123", embed_dim=384, training_datasets=["SciFact"])
+    write_model_meta(tmp_path, model=MODEL, revision="abc123", max_tokens=256)
     result = mteb.TaskResult.from_disk(path)
     assert (result.task_name, result.get_score()) == ("SciFact", 0.666667)
     loaded = mteb.ResultCache(tmp_path).load_results(require_model_meta=True, include_remote=False)
     assert [(each.model_name, each.model_revision) for each in loaded.model_results] == [(MODEL, "abc123")]
     meta = mteb.models.ModelMeta(**json.loads((path.parent / "model_meta.json").read_text()))
-    assert (meta.name, meta.embed_dim) == (MODEL, 384)
+    assert (meta.name, meta.max_tokens) == (MODEL, 256)

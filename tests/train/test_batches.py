@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ranksaga.errors import StageError
 from ranksaga.recipe import Training
 from ranksaga.train.batches import Batch, Batches
-from ranksaga.train.pairs import Source, TrainingLists, TrainingPairs
+from ranksaga.train.pairs import TrainingPairs
 
 
 def of_pairs(name: str, rows: list[tuple[int, int]], queries: int = 0, documents: int = 0) -> TrainingPairs:
@@ -50,13 +50,13 @@ def seen(epoch: list[Batch]) -> Counter[tuple[str, str]]:
     )
 
 
-def make(sources: list[Source], seed: int = 0, **changes: Any) -> Batches:
+def make(sources: list[TrainingPairs], seed: int = 0, **changes: Any) -> Batches:
     return Batches(sources, Training(**{"batch_size": 8, **changes}), seed)
 
 
 @pytest.mark.parametrize("batches", ["per_dataset", "mixed"])
 def test_an_epoch_sees_every_pair_once(batches: str) -> None:
-    sources: list[Source] = [own("a", 21), own("b", 40), tangled()]
+    sources: list[TrainingPairs] = [own("a", 21), own("b", 40), tangled()]
     made = make(sources, batches=batches)
     epoch = epoch_of(made)
     assert set(seen(epoch).values()) == {1}
@@ -71,7 +71,7 @@ def test_an_epoch_sees_every_pair_once(batches: str) -> None:
 
 
 def test_the_plan_depends_on_seed_and_epoch_only() -> None:
-    sources: list[Source] = [own("a", 30), tangled()]
+    sources: list[TrainingPairs] = [own("a", 30), tangled()]
     first = make(sources, positives_per_query=3)
     forward = [[batch.queries for batch in epoch_of(first, epoch)] for epoch in (0, 1)]
     again = make(sources, positives_per_query=3)
@@ -82,7 +82,7 @@ def test_the_plan_depends_on_seed_and_epoch_only() -> None:
 
 
 def test_datasets_are_interleaved_by_temperature() -> None:
-    sources: list[Source] = [own("big", 800), own("small", 8)]
+    sources: list[TrainingPairs] = [own("big", 800), own("small", 8)]
     for temperature, expected in ((1.0, {"big": 100, "small": 1}), (0.5, {"big": 92, "small": 9})):
         epoch = epoch_of(make(sources, dataset_temperature=temperature))
         assert Counter(batch.sources[0] for batch in epoch) == expected
@@ -175,24 +175,6 @@ def test_hard_negatives_stand_in_the_batch_and_are_masked_where_they_answer() ->
     column = batch.documents.index("h/d2")
     assert batch.ignore[other, column] == (batch.target[other, column] == 0)
     assert not batch.ignore[1 - other, column]
-
-
-def test_lists_are_distributions_over_their_own_candidates() -> None:
-    source = TrainingLists(
-        "l",
-        ("l/q0", "l/q1"),
-        ("l/d0", "l/d1", "l/d2"),
-        np.array([0, 1], dtype=np.int32),
-        np.array([[0, 1, -1], [1, 2, 0]], dtype=np.int32),
-        np.array([[0.75, 0.25, 0], [0.5, 0.5, 0]], dtype=np.float32),
-    )
-    [batch] = epoch_of(make([source]))
-    rows = [batch.queries.index(f"l/q{q}") for q in (0, 1)]
-    columns = [batch.documents.index(f"l/d{d}") for d in (0, 1, 2)]
-    np.testing.assert_allclose(batch.target[rows][:, columns], [[0.75, 0.25, 0], [0, 0.5, 0.5]])
-    assert batch.ignore[rows][:, columns].tolist() == [[False, False, True], [False, False, False]]
-    # As many lists as have 4 documents between them: one.
-    assert make([source], batch_size=4).per_epoch == 2
 
 
 def test_nothing_to_train_on_is_an_error() -> None:

@@ -34,7 +34,7 @@ def teacher(share: float) -> Teacher:
 
     pseudo = tuple(PseudoQuery(text, row) for row, text in enumerate(TEXTS))
     train = Qrels.of([(0, 0, 1), (1, 2, 1), (1, 3, 2)])
-    return Teacher(dataset, LexicalIndex.of(dataset), Mix(words=share), unit(6), pseudo, unit(6), train, unit(2))
+    return Teacher(dataset, LexicalIndex.of(dataset), Mix(bm25=share), unit(6), pseudo, unit(6), train, unit(2))
 
 
 def test_the_teacher_is_the_cosine_plus_bm25s_share() -> None:

@@ -54,7 +54,7 @@ def fit(encoder: Encoder, model: Any, settings: Training, folder: Path) -> Encod
         queries, documents = encoder.encode_queries(QUERIES), encoder.encode_documents(DOCUMENTS)
         judged = Qrels.of([(int(row), int(row), 1) for row in rows])
         pseudo = tuple(PseudoQuery(text, row) for row, text in enumerate(QUERIES))
-        source = Teacher(dataset, LexicalIndex.of(dataset), Mix(words=0.3), documents, pseudo, queries, judged, queries)
+        source = Teacher(dataset, LexicalIndex.of(dataset), Mix(bm25=0.3), documents, pseudo, queries, judged, queries)
     spec = encoder.spec
     train(
         model,

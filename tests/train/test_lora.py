@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from ranksaga.encode.weight_files import load_weights
 from ranksaga.recipe import Lora, Training
 from ranksaga.train.lora import add_low_rank, merge_low_rank, plain_state
-from ranksaga.train.merge import load_weights
 from ranksaga.train.trainer import TrainingResult, train
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import pytest
 
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import DataError
-from ranksaga.train.pairs import TrainingLists, TrainingPairs, labelled_pairs
+from ranksaga.train.pairs import TrainingPairs, labelled_pairs
 
 
 def dataset() -> Dataset:
@@ -53,14 +53,13 @@ def test_negatives_are_drawn_from_the_pool_without_repetition() -> None:
     mined = pairs.with_negatives(np.array([[2, 3, 4], [3, -1, -1]]))
     seen = set()
     for seed in range(20):
-        documents, probabilities = mined.columns(np.array([0, 1]), 2, np.random.default_rng(seed))
+        documents = mined.documents_of(np.array([0, 1]), 2, np.random.default_rng(seed))
         assert documents[0, 0] == 0
         assert len(set(documents[0, 1:].tolist()) & {2, 3, 4}) == 2
         assert documents[1].tolist() == [1, 3, -1]
-        assert probabilities.tolist() == [[1, 0, 0], [1, 0, 0]]
         seen.add(tuple(documents[0].tolist()))
     assert len(seen) == 6
-    assert pairs.columns(np.array([0]), 2, np.random.default_rng(0))[0].tolist() == [[0]]
+    assert pairs.documents_of(np.array([0]), 2, np.random.default_rng(0)).tolist() == [[0]]
     with pytest.raises(DataError, match="for 2 pairs"):
         pairs.with_negatives(np.zeros((3, 1), dtype=np.int32))
 
@@ -75,14 +74,3 @@ def test_the_fingerprint_follows_texts_pairs_and_negatives() -> None:
     ]
     assert len({base.fingerprint, *(other.fingerprint for other in others)}) == 4
     assert TrainingPairs("x", ("a", "b"), ("c", "d"), rows.copy(), rows).fingerprint == base.fingerprint
-
-
-def test_lists_must_be_distributions() -> None:
-    queries = np.array([0], dtype=np.int32)
-    candidates = np.array([[0, -1]], dtype=np.int32)
-    TrainingLists("l", ("q",), ("a",), queries, candidates, np.array([[1, 0]], dtype=np.float32))
-    for wrong in ([[0.5, 0.5]], [[0.7, 0.0]]):
-        with pytest.raises(DataError, match="does not sum to 1"):
-            TrainingLists("l", ("q",), ("a",), queries, candidates, np.array(wrong, dtype=np.float32))
-    with pytest.raises(DataError, match="equal shape"):
-        TrainingLists("l", ("q",), ("a",), queries, candidates, np.ones((1, 1), dtype=np.float32))

@@ -38,11 +38,11 @@ def test_without_corrections_it_is_the_base_model(teacher: Teacher) -> None:
 def test_words_add_bm25_scaled_to_its_best_document(teacher: Teacher) -> None:
     vectors = teacher.train_vectors[:1]
     words = teacher.index.scores_of_texts(["apple red"])[0]
-    scores = replace(teacher, mix=Mix(words=2.5)).scores(["apple red"], vectors)[0]
+    scores = replace(teacher, mix=Mix(bm25=2.5)).scores(["apple red"], vectors)[0]
     added = 2.5 * teacher.spread * words / words.max()
     np.testing.assert_allclose(scores, vectors[0] @ teacher.documents.T + added, atol=1e-6)
     # No word in common: nothing to add, and no division by nothing.
-    strange = replace(teacher, mix=Mix(words=2.5)).scores(["zebra"], vectors)[0]
+    strange = replace(teacher, mix=Mix(bm25=2.5)).scores(["zebra"], vectors)[0]
     np.testing.assert_allclose(strange, vectors[0] @ teacher.documents.T, atol=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_the_spread_is_the_standard_deviation_of_a_querys_similarities(teacher: 
 
 def test_a_model_of_another_range_of_cosines_is_taught_the_same(teacher: Teacher) -> None:
     # Similarities shrunk to a tenth around 0.8, as E5's are: the same distribution comes out.
-    mix = Mix(words=1.5, hubness=0.2)
+    mix = Mix(bm25=1.5, hubness=0.2)
     wide = replace(teacher, mix=mix)
     narrow_documents, narrow_queries = (
         np.concatenate([np.sqrt(0.1) * vectors, np.full((len(vectors), 1), np.sqrt(0.8))], axis=1).astype(np.float32)
@@ -111,7 +111,7 @@ def test_the_mix_is_what_ranks_the_training_queries_best(teacher: Teacher) -> No
     # Vectors that say nothing about the queries, words that say all: BM25 must be taken, and passages not read.
     away = replace(teacher, train_vectors=-teacher.documents[[0, 2]])
     chosen = choose_mix(away, lambda: pytest.fail("passages were read"))
-    assert chosen.mix.words > 0
+    assert chosen.mix.bm25 > 0
     # Vectors that already answer both queries: nothing can help, so nothing is taken.
     right = replace(teacher, train_vectors=teacher.documents[[0, 2]])
     asked = Passages(teacher.documents, np.arange(6))

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ranksaga.encode.weight_files import load_weights
 from ranksaga.train.embed import Pass, deal
-from ranksaga.train.merge import load_weights
 
 PROGRAM = Path(__file__).with_name("tiny_training.py")
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ranksaga.encode.weight_files import save_weights
 from ranksaga.recipe import Training
-from ranksaga.train.merge import save_weights
 from ranksaga.train.pairs import TrainingPairs
 from ranksaga.train.trainer import TrainingResult, train
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.engine import Engine, Tokens, computed
+from ranksaga.encode.engine import Engine, Tokens, compute_batches
 from ranksaga.encode.models import on_cpu
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import read_json, write_json
@@ -261,7 +261,7 @@ def _own(engine: Engine, batches: Sequence[Tokens]) -> Iterator[tuple[int, NDArr
     import torch.distributed as distributed
 
     places = range(distributed.get_rank(), len(batches), distributed.get_world_size())
-    return computed(engine, ((place, batches[place]) for place in places))
+    return compute_batches(engine, ((place, batches[place]) for place in places))
 
 
 def _gathered(

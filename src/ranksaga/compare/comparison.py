@@ -25,6 +25,7 @@ from ranksaga.compare.results import (
     Verdict,
 )
 from ranksaga.compare.statistics import (
+    ALPHA,
     bootstrap_interval,
     effect_size,
     holm,
@@ -35,10 +36,9 @@ from ranksaga.compare.statistics import (
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation
 
-__all__ = ["ALPHA", "TESTED", "compare"]
+__all__ = ["TESTED", "compare"]
 
 TESTED = ("ndcg_at_10", "recall_at_100", "map_at_100", "mrr_at_10", "precision_at_10")
-ALPHA = 0.05
 
 
 def compare(
@@ -47,8 +47,6 @@ def compare(
     *,
     guards: Collection[str] = (),
     groups: Sequence[QueryGroup] = (),
-    primary: str = PRIMARY,
-    tested: Collection[str] = TESTED,
     rounds: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
@@ -59,8 +57,6 @@ def compare(
         candidates: Any number of systems, told apart by ``Evaluation.system``; one may lack some datasets.
         guards: Names of the datasets that no model trained on.
         groups: Parts of the queries to report apart; an empty part is left out.
-        primary: The metric that summaries, groups and per-query changes use.
-        tested: Metrics that get intervals, tests and verdicts; the primary one always does.
         rounds: Resamplings of each test and interval.
         seed: Every test and interval starts from it, so a figure depends on its own two systems only.
 
@@ -71,19 +67,19 @@ def compare(
     by_dataset = _one_each(baselines)
     _check_names(by_dataset, candidates, guards, groups)
     order = sorted(by_dataset, key=lambda name: name in guards)
-    sampling = _Sampling(rounds, seed, frozenset(tested) | {primary})
+    sampling = _Sampling(rounds, seed)
     rows: list[ComparisonRow] = []
     paired: list[Paired] = []
     for name in order:
         baseline = by_dataset[name]
-        _check_metric(baseline, primary)
+        _check_metric(baseline)
         role: Role = "guard" if name in guards else "trained"
         rows += _baseline_rows(baseline, role, sampling)
         for candidate in (evaluation for evaluation in candidates if evaluation.dataset == name):
-            _check_metric(candidate, primary)
+            _check_metric(candidate)
             aligned = _align(baseline, candidate)
             rows += _candidate_rows(baseline, aligned, role, sampling)
-            values = (baseline.values[primary], aligned.values[primary])
+            values = (baseline.values[PRIMARY], aligned.values[PRIMARY])
             paired.append(Paired(name, role, candidate.system, baseline.query_ids, *values))
     group_rows = tuple(
         _group_row(pair, group, sampling)
@@ -92,14 +88,13 @@ def compare(
         if pair.dataset == group.dataset and group.query_ids
     )
     systems = tuple(dict.fromkeys(evaluation.system for evaluation in candidates))
-    return Comparison(primary, systems, _corrected(rows), tuple(paired), group_rows)
+    return Comparison(PRIMARY, systems, _corrected(rows), tuple(paired), group_rows)
 
 
 @dataclass(frozen=True)
 class _Sampling:
     rounds: int
     seed: int
-    tested: frozenset[str]
 
     def interval(self, values: NDArray[np.float64]) -> tuple[float, float]:
         interval = bootstrap_interval(values, rounds=self.rounds, seed=self.seed)
@@ -140,10 +135,10 @@ def _check_names(
         seen.add(key)
 
 
-def _check_metric(evaluation: Evaluation, primary: str) -> None:
-    if primary not in evaluation.values:
+def _check_metric(evaluation: Evaluation) -> None:
+    if PRIMARY not in evaluation.values:
         have = ", ".join(evaluation.values) or "none"
-        raise DataError(f"{evaluation.dataset}: {evaluation.system!r} has no {primary} (found: {have}); evaluate it")
+        raise DataError(f"{evaluation.dataset}: {evaluation.system!r} has no {PRIMARY} (found: {have}); evaluate it")
     if not evaluation.query_ids:
         raise DataError(f"{evaluation.dataset}: {evaluation.system!r} has no queries; score a split that is judged")
 
@@ -174,7 +169,7 @@ def _align(baseline: Evaluation, candidate: Evaluation) -> Evaluation:
 def _baseline_rows(baseline: Evaluation, role: Role, sampling: _Sampling) -> list[ComparisonRow]:
     rows = []
     for metric, values in baseline.values.items():
-        low, high = sampling.interval(values) if metric in sampling.tested else (None, None)
+        low, high = sampling.interval(values) if metric in TESTED else (None, None)
         rows.append(
             ComparisonRow(
                 baseline.dataset, role, BASELINE, metric, len(values), baseline.mean(metric), ci_low=low, ci_high=high
@@ -203,7 +198,7 @@ def _candidate_rows(
             change_pct=_percent(float(np.mean(differences)), baseline.mean(metric)),
             out_of_fold=candidate.out_of_fold,
         )
-        rows.append(_tested(row, differences, sampling) if metric in sampling.tested else row)
+        rows.append(_tested(row, differences, sampling) if metric in TESTED else row)
     return rows
 
 

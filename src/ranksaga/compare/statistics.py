@@ -35,6 +35,8 @@ ROUNDS = 10_000
 _CHUNK = 1 << 20
 # Differences below this are rounding, not a difference of metrics.
 _ROUNDING = 1e-12
+ALPHA = 0.05  # of every test
+POWER = 0.8  # of the smallest difference that is said to be detectable
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,8 @@ def effect_size(differences: NDArray[np.float64]) -> float | None:
     return None if spread is None else float(np.mean(differences)) / spread
 
 
-def smallest_detectable_difference(
-    differences: NDArray[np.float64], *, alpha: float = 0.05, power: float = 0.8
-) -> float | None:
-    """The true mean difference that a two-sided test on this many queries finds with this power.
+def smallest_detectable_difference(differences: NDArray[np.float64]) -> float | None:
+    """The true mean difference that a two-sided test on this many queries finds 4 times out of 5.
 
     Normal approximation from the observed spread: (z(1 - alpha/2) + z(power)) * sd / sqrt(n)
     (Webber, Moffat and Zobel, CIKM 2008; Sakai, 2016). None as for :func:`effect_size`.
@@ -170,7 +170,7 @@ def smallest_detectable_difference(
     if spread is None:
         return None
     normal = NormalDist()
-    return (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)) * spread / math.sqrt(len(differences))
+    return (normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)) * spread / math.sqrt(len(differences))
 
 
 def _spread(differences: NDArray[np.float64]) -> float | None:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ranksaga.data.check import QRELS_HEADER, Finding, parse, split_of
+from ranksaga.data.beir_files import Finding
+from ranksaga.data.beir_parser import QRELS_HEADER, parse, split_of
 from ranksaga.data.dataset import Dataset
 from ranksaga.errors import DataError
 from ranksaga.files import atomic_dir

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def only(self, rows: NDArray[np.integer[Any]]) -> Corpus:
+        """The documents of the given rows, in that order."""
+        columns = (self.ids, self.titles, self.texts)
+        return Corpus(*(tuple(column[row] for row in rows) for column in columns))
 
     @cached_property
     def documents(self) -> tuple[str, ...]:
@@ -144,6 +150,21 @@ class Dataset:
             )
         return self.qrels[name]
 
-    def with_qrels(self, qrels: Mapping[str, Qrels]) -> Dataset:
-        """The same corpus and queries under other judgments."""
-        return replace(self, qrels=dict(qrels))
+    def cut(self, split: str, judged: Qrels, documents: NDArray[np.integer[Any]]) -> Dataset:
+        """The dataset with a part of its corpus, and all of its queries.
+
+        Args:
+            split: the one split of the result.
+            judged: its judgments, by row of this dataset.
+            documents: rows (n,) that are kept, ascending, among them all that ``judged`` names.
+
+        Raises:
+            ValueError: a judged document is not among them.
+        """
+        rows = np.searchsorted(documents, judged.documents)
+        if len(rows) and not (
+            len(documents) and np.array_equal(documents[rows.clip(max=len(documents) - 1)], judged.documents)
+        ):
+            raise ValueError(f"{self.name}: a document that is judged in {split} is not among those that are kept")
+        qrels = Qrels(judged.queries, rows.astype(np.int32), judged.scores)
+        return Dataset(self.name, self.corpus.only(documents), self.queries, {split: qrels})

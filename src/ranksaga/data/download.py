@@ -64,13 +64,12 @@ def refuse_if_offline(what: str) -> None:
         )
 
 
-def download(name: str, base_url: str | None = None) -> Path:
+def download(name: str) -> Path:
     """Download a dataset into the cache, unless it is there, and return its folder.
 
     Args:
-        name: a name of the catalogue (from BEIR's zip), or ``BeIR/NAME`` or ``mteb/NAME``
-            (from Hugging Face, or the mirror that ``HF_ENDPOINT`` names).
-        base_url: where BEIR's zips lie; None: ``RANKSAGA_BEIR_URL``, else BEIR's own server.
+        name: a name of the catalogue (from BEIR's zip, or the mirror that ``RANKSAGA_BEIR_URL`` names), or
+            ``BeIR/NAME`` or ``mteb/NAME`` (from Hugging Face, or the mirror that ``HF_ENDPOINT`` names).
 
     Raises:
         DataError: the name is unknown.
@@ -89,7 +88,7 @@ def download(name: str, base_url: str | None = None) -> Path:
         if archive is None:
             _download_hub(name, target)
         else:
-            _download_archive(archive, base_url or os.environ.get("RANKSAGA_BEIR_URL") or BEIR_URL)
+            _download_archive(archive, os.environ.get("RANKSAGA_BEIR_URL") or BEIR_URL)
     return target
 
 

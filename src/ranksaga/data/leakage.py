@@ -24,7 +24,7 @@ from ranksaga.data.words import folded
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["JACCARD", "Kind", "Leak", "find_leaks", "near_copies", "normalised"]
+__all__ = ["JACCARD", "Kind", "Leak", "LeakageExample", "LeakageFinding", "find_leaks", "near_copies", "normalised"]
 
 # From this Jaccard similarity of their trigrams on, two queries are near-copies. Measured on three collections
 # (docs/log/): of such pairs between training and test queries, 99% share a gold document in SciFact, 77% in
@@ -49,6 +49,31 @@ class Leak:
     training: int
     scored: int
     similarity: float
+
+
+@dataclass(frozen=True)
+class LeakageExample:
+    """A scored query beside the training query it resembles; the texts are left out where texts are."""
+
+    scored: str
+    training: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class LeakageFinding:
+    """Scored queries of one dataset that training came near to.
+
+    ``kind`` says how (equal, near copy, gold document seen in training); ``queries`` of ``scored`` are touched, and
+    ``dropped`` training queries were left out for it.
+    """
+
+    dataset: str
+    kind: str
+    queries: int
+    scored: int
+    dropped: int
+    examples: tuple[LeakageExample, ...] = ()
 
 
 def normalised(text: str) -> str:

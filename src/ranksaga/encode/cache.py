@@ -13,63 +13,77 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.files import cache_home, clear_parts, read_json_if_sound, remove, write_json
+from ranksaga.encode.cache_folders import (
+    FORMAT,
+    KEY_BYTES,
+    KEYS,
+    META,
+    VECTORS,
+    Meta,
+    cached_models,
+    last_used,
+    limit_bytes,
+    locked,
+    touch,
+    vectors_home,
+)
+from ranksaga.files import clear_parts, remove, write_json
 from ranksaga.profile import timed
 
-__all__ = ["CachedModel", "VectorCache", "cached_models", "clear_cache", "results_home"]
+__all__ = ["VectorCache"]
 
 logger = logging.getLogger(__name__)
 
-KEY_BYTES = 16
-FORMAT = 2
-LIMIT_GB = 20.0
-META, VECTORS, KEYS = "meta.json", "vectors.f32", "keys.bin"
-LOCKS = ".locks"
 
+class _Index:
+    """Rows by key, in sorted runs that get shorter from one to the next.
 
-@dataclass(frozen=True)
-class CachedModel:
-    """One identity in the cache: how many vectors, of how many dimensions, in how many bytes."""
+    A new run takes in those before it that are no longer than itself (the logarithmic method, Bentley and Saxe 1980):
+    of n keys that are added bit by bit, each is sorted O(log n) times, and a look-up searches O(log n) runs.
+    """
 
-    identity: str
-    label: str
-    texts: int
-    dimension: int
-    size: int
-    last_used: float
+    def __init__(self) -> None:
+        self._runs: list[tuple[NDArray[np.uint64], NDArray[np.int64]]] = []
+        self._length = 0
 
+    def __len__(self) -> int:
+        return self._length
 
-@dataclass(frozen=True)
-class _Meta:
-    """What a folder says of itself; ``made`` is another one each time the files begin anew."""
+    def append(self, keys: NDArray[np.uint64]) -> None:
+        """Keys (n, 2) of the next n rows."""
+        rows = np.arange(self._length, self._length + len(keys))
+        self._length += len(keys)
+        while self._runs and len(self._runs[-1][1]) <= len(rows):
+            other_keys, other_rows = self._runs.pop()
+            keys, rows = np.concatenate([other_keys, keys]), np.concatenate([other_rows, rows])
+        order = np.argsort(keys[:, 0], kind="stable")
+        self._runs.append((keys[order], rows[order]))
 
-    dimension: int
-    label: str
-    made: str
-
-    @classmethod
-    def of(cls, folder: Path) -> _Meta | None:
-        """Read it; ``None`` where it is missing, damaged, or of another format."""
-        stored = read_json_if_sound(folder / META)
-        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-            return None
-        dimension, label, made = (stored.get(key) for key in ("dimension", "label", "made"))
-        sound = isinstance(dimension, int) and dimension > 0 and isinstance(label, str) and isinstance(made, str)
-        return cls(dimension, label, made) if sound else None  # type: ignore[arg-type]
+    def rows(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Row of each key (n, 2), -1 for those that are not there."""
+        result = np.full(len(keys), -1, dtype=np.int64)
+        for run_keys, run_rows in self._runs:
+            positions = np.minimum(np.searchsorted(run_keys[:, 0], keys[:, 0]), len(run_rows) - 1)
+            # Two texts whose first 8 bytes collide: one of them counts as not there, which costs time and no truth.
+            equal = (run_keys[positions] == keys).all(axis=1)
+            result[equal] = run_rows[positions[equal]]
+        return result
 
 
 class VectorCache:
-    """Vectors (float32) of one identity.
+    """Vectors (float32) of one identity. Several threads and processes may use it at once.
+
+    An open cache knows the keys on disk and reads only those that were added since, by itself or by another process:
+    keep it open over many calls, and each key is read once.
 
     Args:
         identity: hash of all that changes a vector but the text.
@@ -82,39 +96,29 @@ class VectorCache:
     def __init__(
         self, identity: str, label: str, root: Path | None = None, limit: float | None = None, dimension: int = 0
     ) -> None:
-        self._root = root or _root()
+        self._root = root or vectors_home()
         self._folder = self._root / identity
-        self._limit = _limit() if limit is None else limit
+        self._limit = limit_bytes() if limit is None else limit
         self._label = label
         self._dimension = dimension
         self._made = ""
-        self._keys: NDArray[np.uint64] = np.empty((0, 2), dtype=np.uint64)
-        self._added: list[NDArray[np.uint64]] = []  # of rows behind those of _keys, not sorted yet
-        self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._index = _Index()
         self._vectors: NDArray[np.float32] | None = None
-        if self._limit > 0 and self._folder.is_dir():
-            with self._unless_it_fails(), _locked(self._root, identity):
-                self._open()
+        self._thread_lock = threading.Lock()
 
     @timed("cache")
-    def find(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of the texts in the cache, -1 for those it lacks."""
-        self._sort()
-        if not len(self._keys) or not len(texts):
-            return np.full(len(texts), -1, dtype=np.int64)
-        keys = _keys_of(texts)
-        firsts = self._keys[self._order, 0]
-        places = np.minimum(np.searchsorted(firsts, keys[:, 0]), len(firsts) - 1)
-        rows = self._order[places]
-        # Two texts whose first 8 bytes collide: one of them counts as not there, which costs time and no truth.
-        found: NDArray[np.int64] = np.where((self._keys[rows] == keys).all(axis=1), rows, -1)
-        return found
-
-    @timed("cache")
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Vectors (n, d) of rows that :meth:`find` gave."""
-        assert self._vectors is not None
-        return np.asarray(self._vectors[rows])
+    def lookup(self, texts: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Which texts (n,) the cache holds, and the vectors (m, d) of these, in their order."""
+        with self._thread_lock:
+            if self._limit > 0 and self._folder.is_dir():
+                with self._unless_it_fails(), locked(self._root, self._folder.name):
+                    self._refresh()
+            rows = self._index.rows(_keys_of(texts)) if len(self._index) and len(texts) else np.full(len(texts), -1)
+            vectors = self._vectors
+        known = rows >= 0
+        if vectors is None:
+            return known, np.empty((0, self._dimension), dtype=np.float32)
+        return known, np.asarray(vectors[rows[known]])
 
     @timed("cache")
     def add(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
@@ -122,18 +126,19 @@ class VectorCache:
 
         Where the disk is full or cannot be written to, they are not kept, nor are later ones.
         """
-        if self._limit <= 0 or not len(texts):
-            return
-        with self._unless_it_fails():
-            with _locked(self._root, self._folder.name):
-                self._append(_keys_of(texts), np.ascontiguousarray(vectors, dtype="<f4"))
-            self._evict()
+        with self._thread_lock:
+            if self._limit <= 0 or not len(texts):
+                return
+            with self._unless_it_fails():
+                with locked(self._root, self._folder.name):
+                    self._append(_keys_of(texts), np.ascontiguousarray(vectors, dtype="<f4"))
+                self._evict()
 
     def _append(self, keys: NDArray[np.uint64], vectors: NDArray[np.float32]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        meta = _Meta.of(self._folder)
+        meta = Meta.of(self._folder)
         if meta is None or meta.dimension != vectors.shape[1]:
-            meta = _Meta(int(vectors.shape[1]), self._label, uuid.uuid4().hex)
+            meta = Meta(int(vectors.shape[1]), self._label, uuid.uuid4().hex)
             self._begin(meta)
         _cut(self._folder, meta.dimension)
         for name, content in ((VECTORS, vectors), (KEYS, keys)):
@@ -142,53 +147,57 @@ class VectorCache:
                 stream.flush()
                 os.fsync(stream.fileno())
         self._load(meta)
+        touch(self._folder)
 
-    def _begin(self, meta: _Meta) -> None:
+    def _begin(self, meta: Meta) -> None:
         """Files of what nobody can read any more go before a new meta.json could vouch for them."""
         for name in (META, KEYS, VECTORS):
             remove(self._folder / name)
         values = {"format": FORMAT, "dimension": meta.dimension, "label": meta.label, "made": meta.made}
         write_json(self._folder / META, values)
 
-    def _open(self) -> None:
+    def _refresh(self) -> None:
+        """Know what is on disk now; of files that cannot be believed, nothing. The first addition begins them anew."""
         clear_parts(self._folder)
-        meta = _Meta.of(self._folder)
+        meta = Meta.of(self._folder)
         if meta is None or (self._dimension and meta.dimension != self._dimension):
-            return  # the first vectors that are added begin anew
+            self._forget()
+            return
         _cut(self._folder, meta.dimension)
         self._load(meta)
-        os.utime(self._folder / META, (time.time(), time.time()))
+        touch(self._folder)
 
-    def _load(self, meta: _Meta) -> None:
-        """Know the rows on disk: only those that are new, so that many additions cost no more than one."""
+    def _load(self, meta: Meta) -> None:
+        """Read the keys of rows that are new."""
         path = self._folder / KEYS
         rows = path.stat().st_size // KEY_BYTES if path.is_file() else 0
-        known = len(self._keys) + sum(map(len, self._added))
-        if meta.made != self._made or known > rows:  # the files began anew
-            self._keys, self._added, self._order, known = self._keys[:0], [], self._order[:0], 0
+        if meta.made != self._made or len(self._index) > rows:  # the files began anew
+            self._forget()
         self._made = meta.made
-        self._vectors = None
-        if rows:
-            self._added.append(np.fromfile(path, dtype="<u8", offset=known * KEY_BYTES).reshape(-1, 2))
+        known = len(self._index)
+        if rows > known:
+            self._index.append(np.fromfile(path, dtype="<u8", offset=known * KEY_BYTES).reshape(-1, 2))
             shape = (rows, meta.dimension)
             self._vectors = np.memmap(self._folder / VECTORS, dtype="<f4", mode="r", shape=shape)
 
-    def _sort(self) -> None:
-        if self._added:
-            self._keys = np.concatenate([self._keys, *self._added])
-            self._added = []
-            self._order = np.argsort(self._keys[:, 0], kind="stable")
+    def _forget(self) -> None:
+        self._made, self._index, self._vectors = "", _Index(), None
 
     def _evict(self) -> None:
+        """Remove identities that were not used for longest, until the cache is within its limit.
+
+        Each goes under its own lock: what another process is writing to stays, and so does what it has used since the
+        identities were listed. Who has read its keys keeps the vectors in its memory map.
+        """
         models = cached_models(self._root)
         total = sum(model.size for model in models)
-        for model in sorted(models, key=lambda one: one.last_used):
+        for model in sorted(models, key=lambda model: model.last_used):
             if total <= self._limit or model.identity == self._folder.name:
                 continue
-            # What is being written to stays; who has read its keys keeps the vectors in its memory map.
-            with _locked(self._root, model.identity, wait=False) as mine:
-                if mine:
-                    remove(self._root / model.identity)
+            with locked(self._root, model.identity, wait=False) as held:
+                folder = self._root / model.identity
+                if held and folder.is_dir() and last_used(folder) == model.last_used:
+                    remove(folder)
                     total -= model.size
 
     @contextmanager
@@ -212,56 +221,6 @@ def _cut(folder: Path, dimension: int) -> None:
             os.truncate(path, rows * size)
 
 
-@contextmanager
-def _locked(root: Path, identity: str, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of an identity; gives whether it is held, which without ``wait`` it may not be."""
-    from filelock import FileLock, Timeout
-
-    (root / LOCKS).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / LOCKS / f"{identity}.lock", timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-def cached_models(root: Path | None = None) -> tuple[CachedModel, ...]:
-    """What the cache holds, by identity; what is damaged has no dimension."""
-    found = []
-    for folder in sorted((root or _root()).glob("[!.]*")):
-        try:
-            status = (folder / META if (folder / META).is_file() else folder).stat()
-            sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-        except OSError:  # another process has just removed it
-            continue
-        meta = _Meta.of(folder) or _Meta(0, "damaged, or of another release", "")
-        texts = sizes.get(KEYS, 0) // KEY_BYTES
-        size = sum(sizes.values())
-        found.append(CachedModel(folder.name, meta.label, texts, meta.dimension, size, status.st_mtime))
-    return tuple(found)
-
-
-def clear_cache(root: Path | None = None) -> int:
-    """Delete all cached vectors; the bytes that were freed."""
-    models = cached_models(root)
-    for model in models:
-        with _locked(root or _root(), model.identity):
-            remove((root or _root()) / model.identity)
-    if root is None:
-        remove(results_home())
-    return sum(model.size for model in models)
-
-
-def results_home() -> Path:
-    """Folder of evaluations that ``ranksaga benchmark`` made before; cleared with the vectors."""
-    return cache_home() / "results"
-
-
 def _keys_of(texts: Sequence[str]) -> NDArray[np.uint64]:
     """(n, 2) halves of a 16-byte hash of each text."""
     # Lone surrogates are no UTF-8, but texts of broken files may hold them.
@@ -269,14 +228,3 @@ def _keys_of(texts: Sequence[str]) -> NDArray[np.uint64]:
         hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest() for text in texts
     )
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
-
-
-def _root() -> Path:
-    return cache_home() / "vectors"
-
-
-def _limit() -> float:
-    try:
-        return float(os.environ.get("RANKSAGA_CACHE_GB", LIMIT_GB)) * 1e9
-    except ValueError:
-        return LIMIT_GB * 1e9

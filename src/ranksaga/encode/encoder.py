@@ -1,56 +1,38 @@
 """Encoder: model + prompts + max length + precision. Texts in, unit vectors out.
 
-Texts are tokenised once, sorted by length and batched by a budget of tokens, so that
-almost no padding is computed. A batch holds texts that are padded to one length, which is
-each text's own: a vector is a function of its text, whatever else is encoded or cached.
+What is done with the texts of each task, queries and documents, is in ``task_encoder``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.cache import VectorCache
-from ranksaga.encode.cuts import alike, by_budget, evenly
-from ranksaga.encode.engine import Engine, Here, Workers
+from ranksaga.encode.engine import Engine, LocalWorkers, Workers
 from ranksaga.encode.models import assumed_pooling, load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
-from ranksaga.encode.reading import PROBES, UNLIMITED, Reading, limit_length, own_limit, reading_of, vocabulary_probes
+from ranksaga.encode.reading import PROBES, UNLIMITED, limit_length, own_limit, reading_of, vocabulary_probes
 from ranksaga.encode.saving import note_dtypes, round_weights
 from ranksaga.encode.support import check_model, check_trainable, saved_folder
+from ranksaga.encode.task_encoder import FORMAT, TaskEncoder
 from ranksaga.encode.towers import DOCUMENT, QUERY, towers
 from ranksaga.errors import ModelError
 from ranksaga.files import hash_json
-from ranksaga.profile import timed
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-T = TypeVar("T")
-
-__all__ = ["Encoder", "EncoderSpec", "ahead", "load_encoder"]
+__all__ = ["Encoder", "EncoderSpec", "load_encoder"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # raise it when the same text gets another vector, be it in its last bit
-
-# Padded tokens per batch. On CPU larger batches fall out of the cache; a GPU wants to be filled, and where its memory
-# holds fewer, an engine halves the batch.
-TOKEN_BUDGET = {"cpu": 4096, "cuda": 131072}
-TOKENIZE_CHUNK = 4096
-# Texts between two writes to the cache: what a killed process computes again at most. On a GPU those of the next
-# write are tokenised meanwhile.
-CACHE_CHUNK = {"cpu": 2048, "cuda": 8192}
 # Two ways to the same vector in float32 differ by less than this share of its largest value.
 CLOSE = 1e-3
 
@@ -112,7 +94,7 @@ class Encoder:
         self.model = model
         self.spec = spec
         self._cached = cached
-        self._workers = workers = workers or Here()
+        self._workers = workers = workers or LocalWorkers()
         self._pads = pads
         query, document = towers(model)
         prompts = spec.prompts
@@ -122,11 +104,11 @@ class Encoder:
         )
         alike = document is query and readings[0].identity == readings[1].identity
         engine = Engine(query, spec.precision, spec.similarity, readings[0], pads=pads)
-        self._query = self._document = Tower(engine, readings[0], spec, cached, workers)
+        self._query = self._document = TaskEncoder(engine, readings[0], spec, cached, workers)
         if not alike:
             engine = Engine(document, spec.precision, spec.similarity, readings[1], pads=pads)
         if not alike or prompts.document != prompts.query:
-            self._document = Tower(engine, readings[1], spec, cached, workers)
+            self._document = TaskEncoder(engine, readings[1], spec, cached, workers)
 
     @property
     def device(self) -> str:
@@ -169,104 +151,6 @@ class Encoder:
         """
         readings = self._query.reading, self._document.reading
         check_trainable(self.spec.model, self.model, readings, pads=self._pads, two_towers=two_towers)
-
-
-class Tower:
-    """What queries go through, or documents: one model, one prompt."""
-
-    def __init__(self, engine: Engine, reading: Reading, spec: EncoderSpec, cached: bool, workers: Workers) -> None:
-        self.reading = reading
-        self._engine = engine
-        self._spec = spec
-        self._cached = cached
-        self._workers = workers
-
-    @cached_property
-    def identity(self) -> str:
-        """16 hex digits of all that changes a vector but the text."""
-        spec, reading = self._spec, self.reading
-        known = [FORMAT, self._engine.revision, reading.prompt, reading.max_length, spec.precision, spec.similarity]
-        return hash_json([*known, *self._engine.settings])
-
-    def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Vectors (n, d) float32."""
-        # Equal texts have equal vectors: encode each once.
-        unique = list(dict.fromkeys(texts))
-        vectors = (self._through_cache if self._cached else self._compute)(unique, progress)
-        if len(unique) == len(texts):
-            return vectors
-        place = {text: row for row, text in enumerate(unique)}
-        return vectors[[place[text] for text in texts]]
-
-    def _through_cache(self, texts: list[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
-        label = f"{self._spec.model} {self._spec.precision} {self.reading.prompt!r}".strip()
-        cache = VectorCache(self.identity, label, dimension=self._engine.dimension)
-        rows = cache.find(texts)
-        known, missing = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
-        found = cache.read(rows[known]) if len(known) else None
-        if progress is not None and len(known):
-            progress(len(known))
-        # Long texts first, as within a batch: the time that is left is then never underestimated.
-        missing = missing[np.argsort([-len(texts[row]) for row in missing], kind="stable")]
-        size = CACHE_CHUNK[self._kind]
-        new = []
-        chunks = ([texts[row] for row in missing[start : start + size]] for start in range(0, len(missing), size))
-        read = ((chunk, self._read(chunk)) for chunk in chunks)
-        for chunk, tokens in ahead(read) if self.on_gpu else read:
-            new.append(self._embed(tokens, progress))
-            cache.add(chunk, new[-1])
-        parts = [part for part in (found, *new) if part is not None]
-        if not parts:
-            return self._compute([], None)
-        vectors = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
-        vectors[np.concatenate([known, missing])] = np.concatenate(parts)
-        return vectors
-
-    def together(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors (n, d) of texts that share one batch, however different their lengths."""
-        return self._engine(self._read(texts))
-
-    def _compute(self, texts: Sequence[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
-        return self._embed(self._read(texts), progress)
-
-    def _read(self, texts: Sequence[str]) -> list[Any]:
-        """What travels of each text: token ids with its prompt, for most models."""
-        return [
-            row
-            for start in range(0, len(texts), TOKENIZE_CHUNK)
-            for row in self._tokenize(texts[start : start + TOKENIZE_CHUNK])
-        ]
-
-    def _embed(self, tokens: Sequence[Any], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
-        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
-        lengths = [len(tokens[row]) for row in order]
-        if self.on_gpu or self.reading.form == "texts":
-            cuts = (evenly if self.on_gpu else by_budget)(lengths, TOKEN_BUDGET[self._kind])
-        else:
-            cuts = alike([self._engine.padded_length(length) for length in lengths], TOKEN_BUDGET[self._kind])
-        batches = [[tokens[row] for row in order[start:stop]] for start, stop in cuts]
-        vectors: NDArray[np.float32] | None = None
-        for place, output in self._workers.vectors(self._engine, batches):
-            if vectors is None:
-                vectors = np.empty((len(tokens), output.shape[1]), dtype=np.float32)
-            vectors[order[slice(*cuts[place])]] = output
-            if progress is not None:
-                progress(len(output))
-        return np.empty((0, self._engine.dimension), dtype=np.float32) if vectors is None else vectors
-
-    @property
-    def on_gpu(self) -> bool:
-        """As of an encoder."""
-        return self._kind == "cuda"
-
-    @property
-    def _kind(self) -> str:
-        """The kind of device that computes, as the budgets name it."""
-        return "cpu" if (self._workers.device or self._engine.model.device.type) == "cpu" else "cuda"
-
-    @timed("tokenise")
-    def _tokenize(self, texts: Sequence[str]) -> list[Any]:
-        return self.reading.rows(self._engine.model, texts)
 
 
 def load_encoder(
@@ -354,21 +238,3 @@ def _apart(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     if ours.shape != theirs.shape:
         return np.inf
     return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-9))
-
-
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in another thread while the one before it is used.
-
-    For work that waits for a GPU. On a CPU both would share the cores, and OpenMP's threads, being more than the cores
-    then, no longer wait for each other awake, which costs encoding 3% (docs/log/).
-    """
-    with ThreadPoolExecutor(1) as thread:
-        context = copy_context()  # the thread's log is that of this one's stage
-
-        def make() -> T | None:
-            return context.run(lambda: next(items, None))
-
-        following = thread.submit(make)
-        while (item := following.result()) is not None:
-            following = thread.submit(make)
-            yield item

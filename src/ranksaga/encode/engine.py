@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ranksaga.encode.attention import kernels_of_any_shape
 from ranksaga.encode.budget import encoding_tokens
 from ranksaga.encode.flops import ForwardFlops
-from ranksaga.encode.fused import FusedTransformer, fuse
+from ranksaga.encode.fused_encoding import FusedTransformer, fuse
 from ranksaga.encode.layout import Packed, padded_length
 from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.encode.reading import Reading, Rows
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Engine", "Here", "Tokens", "Workers", "computed"]
+__all__ = ["Engine", "LocalWorkers", "Tokens", "Workers", "compute_batches"]
 
 Tokens = Rows  # a batch: the token ids of each text, or where a model reads more than ids, the texts
 
@@ -217,17 +217,17 @@ class Workers(Protocol):
         ...
 
 
-class Here:
+class LocalWorkers:
     """This process."""
 
     device: str | None = None
 
     def vectors(self, engine: Engine, batches: Sequence[Tokens]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Batch by batch."""
-        return computed(engine, enumerate(batches))
+        return compute_batches(engine, enumerate(batches))
 
 
-def computed(engine: Engine, batches: Iterable[tuple[int, Tokens]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def compute_batches(engine: Engine, batches: Iterable[tuple[int, Tokens]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Place and vectors (n, d) of every batch; the next one is begun before a batch is waited for."""
     waiting: tuple[int, Callable[[], NDArray[np.float32]]] | None = None
     for place, tokens in batches:

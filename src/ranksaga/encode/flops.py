@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["ForwardFlops"]
+__all__ = ["ForwardFlops", "transformer_flops"]
+
+
+def transformer_flops(lengths: Sequence[int], *, weights: int, layers: int, hidden: int) -> float:
+    """Floating-point operations of one pass over texts of so many tokens each.
+
+    Two for each weight and token, and in each layer ``4 * hidden`` for each pair of tokens of a text: the products of
+    queries with keys and of attention weights with values.
+
+    Args:
+        lengths: tokens of each text.
+        weights: those that a token is multiplied with, in all layers.
+        layers: how many have attention.
+        hidden: width of a layer.
+    """
+    return 2.0 * weights * sum(lengths) + 4.0 * layers * hidden * sum(length * length for length in lengths)
 
 
 class ForwardFlops:
     """Floating-point operations of a transformer's matrix products, padding not counted.
 
-    Two for each weight of a linear layer and token, and ``4 * width * length ** 2`` a layer for attention; look-ups,
-    norms and activations are no matrix products. 0 for a module whose shape is not known.
+    Look-ups, norms and activations are no matrix products. 0 for a module whose shape is not known.
 
     Args:
         transformer: a sentence-transformers ``Transformer`` module.
@@ -23,8 +37,7 @@ class ForwardFlops:
 
         model = getattr(transformer, "auto_model", None)
         config = getattr(model, "config", None)
-        self._weights = 0
-        self._attention = 0
+        self._weights = self._layers = self._hidden = 0
         if model is None or config is None or not hasattr(config, "num_hidden_layers"):
             return
         # The pooler of BERT is no part of a token vector.
@@ -34,8 +47,8 @@ class ForwardFlops:
             if isinstance(module, torch.nn.Linear) and not name.startswith("pooler")
         ]
         self._weights = sum(module.in_features * module.out_features for module in linear)
-        self._attention = config.num_hidden_layers * config.hidden_size
+        self._layers, self._hidden = config.num_hidden_layers, config.hidden_size
 
     def __call__(self, lengths: Sequence[int]) -> float:
         """Operations for texts of so many tokens each."""
-        return 2.0 * self._weights * sum(lengths) + 4.0 * self._attention * sum(one * one for one in lengths)
+        return transformer_flops(lengths, weights=self._weights, layers=self._layers, hidden=self._hidden)

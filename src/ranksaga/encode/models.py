@@ -9,7 +9,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from ranksaga.encode.identity import revision_of
-from ranksaga.encode.weights import check_weights, loading_reports, refuse_unfilled
+from ranksaga.encode.weight_checks import check_weights, loading_reports, refuse_unfilled
 from ranksaga.errors import ModelError
 from ranksaga.files import hash_file, read_json
 

@@ -8,7 +8,7 @@ from functools import cache
 from statistics import median
 from time import perf_counter
 
-from ranksaga.kernels.compiled import compiled_kernels
+from ranksaga.kernels.available import compiled_kernels
 
 __all__ = ["choose_precision", "matmul_rate"]
 

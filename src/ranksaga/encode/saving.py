@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ranksaga.encode.reading import limit_length, own_limit
 from ranksaga.encode.towers import DOCUMENT, QUERY, towers
+from ranksaga.encode.weight_files import floating_dtype
 from ranksaga.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ def _inside(module: Any, folder: Path) -> Iterator[tuple[Any, Path]]:
 def _dtype(folder: Path) -> Any:
     """The precision that transformers would load a folder's weights in; None where the folder does not say."""
     import torch
-    from safetensors import safe_open
 
     kinds = {"float16": torch.float16, "bfloat16": torch.bfloat16, "F16": torch.float16, "BF16": torch.bfloat16}
     config = folder / "config.json"
@@ -100,11 +100,8 @@ def _dtype(folder: Path) -> Any:
     if told is not None:
         return kinds.get(str(told))
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as stream:
-            for name in stream.keys():  # noqa: SIM118 - no mapping
-                dtype = str(stream.get_slice(name).get_dtype())
-                if dtype.startswith(("F", "BF")):
-                    return kinds.get(dtype)
+        if (dtype := floating_dtype(path)) is not None:
+            return kinds.get(dtype)
     return None
 
 

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset
-from ranksaga.encode.encoder import Encoder, ahead
+from ranksaga.data.self_hits import self_hits
+from ranksaga.encode.encoder import Encoder
+from ranksaga.encode.task_encoder import prefetch
 from ranksaga.retrieve.rankings import Rankings, tie_order
-from ranksaga.retrieve.search import search, self_hits
+from ranksaga.retrieve.search import search
 
 __all__ = ["Vectors", "benchmark", "encode_dataset", "rank"]
 
@@ -61,7 +63,7 @@ def benchmark(
 
     return search(
         encoder.encode_queries([dataset.queries.texts[row] for row in query_rows], progress),
-        ahead(blocks()) if encoder.on_gpu else blocks(),
+        prefetch(blocks()) if encoder.on_gpu else blocks(),
         query_rows=query_rows,
         depth=depth,
         ties=tie_order(dataset.corpus.ids),

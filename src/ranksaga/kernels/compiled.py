@@ -1,18 +1,14 @@
 """What torch does slowly on a CPU, by compiled kernels: parts of a transformer's bf16 pass, and exact search.
 
-The C files beside this one are compiled when the package is installed, where the machine has a C compiler, and choose
-by the processor.
+The C files beside this one are compiled when the package is installed, where the machine has a C compiler. Whether they
+run, and with which instructions, is decided in ``available.py``.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib.machinery
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,25 +17,25 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BLOCK", "Candidates", "Kernels", "compiled_kernels"]
+__all__ = ["AMX", "AVX512", "BLOCK", "KINDS", "Candidates", "Kernels"]
 
-logger = logging.getLogger(__name__)
-
-KINDS = {1: "AVX-512 BF16", 2: "AMX"}
-# What each function of the C files takes: numbers (i, d: int64, double) and arrays of bf16 (b), float32 (f), int64 (l)
-# or int32 (w).
+# As ``products.h`` numbers the instructions.
+AVX512, AMX = 1, 2
+KINDS = {AVX512: "AVX-512 BF16", AMX: "AMX"}
+# What each function of the C files takes: numbers (k: int, i: int64, d: double) and arrays of bf16 (b), float32 (f),
+# int64 (l) or int32 (w). A test holds this against the prototypes.
 ARGUMENTS = {
-    "attention_forward": "ibliiibf",
-    "attention_backward": "ibliiibfbb",
+    "attention_forward": "kbliiibf",
+    "attention_backward": "kbliiibfbb",
     "linear_backward": "ibbffiii",
     "gelu": "bbbi",
     "norm_forward": "bffdbfii",
     "norm_backward": "bffbbfii",
     "lengths": "fiif",
-    "scan": "ifiibfliiiwfw",
+    "scan": "kfiibfliiiwfw",
     "rescore": "fiifiiwwf",
 }
-NUMBERS: Mapping[str, Any] = {"i": ctypes.c_int64, "d": ctypes.c_double}
+NUMBERS: Mapping[str, Any] = {"k": ctypes.c_int, "i": ctypes.c_int64, "d": ctypes.c_double}
 ARRAYS = {"b": "bfloat16", "f": "float32", "l": "int64", "w": "int32"}
 BLOCK = 32  # rows and columns of the smallest product, as in ``products.h``
 
@@ -60,7 +56,7 @@ class Candidates:
 
 
 class Kernels:
-    """The compiled kernels.
+    """The compiled kernels, with one kind of instructions (``AVX512`` or ``AMX``).
 
     Tensors and arrays are contiguous, on the CPU and of the types and sizes that a method names; ``ValueError`` where
     they are not.
@@ -75,35 +71,36 @@ class Kernels:
         self._kind = kind
 
     def attention(
-        self, threes: torch.Tensor, offsets: torch.Tensor, heads: int, logs: torch.Tensor | None = None
+        self, qkv: torch.Tensor, offsets: torch.Tensor, heads: int, log_sum_exp: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """What every token sees (t, d) bf16.
+        """Attention output (t, d) bf16 of every token, over the tokens of its own text.
 
         Args:
-            threes: (t, 3 * d) bf16, query, key and value of each token side by side. Rows behind the last text are
+            qkv: (t, 3 * d) bf16, query, key and value of each token side by side. Rows behind the last text are
                 allowed; what belongs to them is 0.
             offsets: (n + 1,) int64, text i has the tokens ``offsets[i]`` to ``offsets[i + 1]``.
-            logs: (heads, t) float32, where given, is filled with what the backward pass needs.
+            log_sum_exp: (heads, t) float32, where given, is filled with the logarithm (to base 2) of the sum that each
+                softmax divides by: the backward pass needs it.
         """
-        seen = threes.new_empty(len(threes), threes.shape[1] // 3)
-        self._attend("attention_forward", threes, offsets, heads, seen, logs)
-        seen[int(offsets[-1]) :] = 0
-        return seen
+        output = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
+        self._attend("attention_forward", qkv, offsets, heads, output, log_sum_exp)
+        output[int(offsets[-1]) :] = 0
+        return output
 
     def attention_backward(
         self,
-        threes: torch.Tensor,
+        qkv: torch.Tensor,
         offsets: torch.Tensor,
         heads: int,
-        seen: torch.Tensor,
-        logs: torch.Tensor,
+        output: torch.Tensor,
+        log_sum_exp: torch.Tensor,
         gradient: torch.Tensor,
     ) -> torch.Tensor:
-        """Gradient (t, 3 * d) bf16 of ``threes``, given that of ``seen`` (t, d)."""
-        found = threes.new_empty(threes.shape)
-        self._attend("attention_backward", threes, offsets, heads, seen, logs, gradient, found)
-        found[int(offsets[-1]) :] = 0
-        return found
+        """Gradient (t, 3 * d) bf16 of ``qkv``, given that of ``output`` (t, d)."""
+        qkv_gradient = qkv.new_empty(qkv.shape)
+        self._attend("attention_backward", qkv, offsets, heads, output, log_sum_exp, gradient, qkv_gradient)
+        qkv_gradient[int(offsets[-1]) :] = 0
+        return qkv_gradient
 
     def linear_backward(self, gradient: torch.Tensor, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of weights (m, k) and bias (m,), float32, given that (t, m) bf16 of ``states`` (t, k) times them.
@@ -121,51 +118,51 @@ class Kernels:
 
     def gelu(self, states: torch.Tensor) -> torch.Tensor:
         """GELU with the error function (Hendrycks and Gimpel, 2016), bf16."""
-        found = states.new_empty(states.shape)
-        self._call("gelu", states, None, found, states.numel())
-        return found
+        output = states.new_empty(states.shape)
+        self._call("gelu", states, None, output, states.numel())
+        return output
 
     def gelu_backward(self, states: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """Gradient of ``states``, bf16."""
         _expect(gradient.shape == states.shape, f"a gradient {tuple(gradient.shape)} for {tuple(states.shape)}")
-        found = states.new_empty(states.shape)
-        self._call("gelu", states, gradient, found, states.numel())
-        return found
+        states_gradient = states.new_empty(states.shape)
+        self._call("gelu", states, gradient, states_gradient, states.numel())
+        return states_gradient
 
     def norm(
         self,
         states: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor,
-        tiny: float,
+        epsilon: float,
         moments: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Layer norm (t, d) bf16 of ``states``.
 
         Args:
             weight: (d,) float32, and so is ``bias``.
-            tiny: added to the variance.
+            epsilon: added to the variance.
             moments: (t, 2) float32, where given, is filled with what the backward pass needs.
         """
         _expect(weight.shape == bias.shape == states.shape[1:], f"{len(weight)} weights for {tuple(states.shape)}")
-        found = states.new_empty(states.shape)
-        self._call("norm_forward", states, weight, bias, tiny, found, moments, *states.shape)
-        return found
+        output = states.new_empty(states.shape)
+        self._call("norm_forward", states, weight, bias, epsilon, output, moments, *states.shape)
+        return output
 
     def norm_backward(
         self, states: torch.Tensor, weight: torch.Tensor, moments: torch.Tensor, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of ``states`` (t, d) bf16, and of weight and bias (2, d) float32."""
         _expect(gradient.shape == states.shape, f"a gradient {tuple(gradient.shape)} for {tuple(states.shape)}")
-        found, both = states.new_empty(states.shape), weight.new_empty(2, len(weight))
-        self._call("norm_backward", states, weight, moments, gradient, found, both, *states.shape)
-        return found, both
+        states_gradient, weight_and_bias = states.new_empty(states.shape), weight.new_empty(2, len(weight))
+        self._call("norm_backward", states, weight, moments, gradient, states_gradient, weight_and_bias, *states.shape)
+        return states_gradient, weight_and_bias
 
     def lengths(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Lengths (n, 2) of rows (n, d), and of what rounding to bf16 takes from them."""
-        found = np.empty((len(rows), 2), dtype=np.float32)
-        self._call("lengths", rows, *rows.shape, found)
-        return found
+        result = np.empty((len(rows), 2), dtype=np.float32)
+        self._call("lengths", rows, *rows.shape, result)
+        return result
 
     def scan(
         self,
@@ -190,34 +187,35 @@ class Kernels:
         import torch
 
         (count, width), n = documents.shape, len(queries)
-        padded, wide = (-(-size // BLOCK) * BLOCK for size in (n, width))
-        asked = torch.zeros(padded, wide, dtype=torch.bfloat16)
-        asked[:n, :width] = torch.from_numpy(np.array(queries))
+        padded, padded_width = (-(-size // BLOCK) * BLOCK for size in (n, width))
+        rounded = torch.zeros(padded, padded_width, dtype=torch.bfloat16)
+        rounded[:n, :width] = torch.from_numpy(np.array(queries))
         rows, scores = np.empty((padded, room), dtype=np.int32), np.empty((padded, room), dtype=np.float32)
         counts = np.empty(padded, dtype=np.int32)
         slack, own = np.pad(slack, (0, padded - n)), np.pad(own, (0, padded - n), constant_values=-1)
         numbers = (padded, depth, room)
-        self._call("scan", self._kind, documents, count, width, asked, slack, own, *numbers, rows, scores, counts)
+        self._call("scan", self._kind, documents, count, width, rounded, slack, own, *numbers, rows, scores, counts)
         self._call("rescore", documents, count, width, queries, n, room, rows, counts, scores)
         return Candidates(rows[:n], scores[:n], counts[:n])
 
     def _attend(
-        self, function: str, threes: torch.Tensor, offsets: torch.Tensor, heads: int, *rest: torch.Tensor | None
+        self, function: str, qkv: torch.Tensor, offsets: torch.Tensor, heads: int, *rest: torch.Tensor | None
     ) -> None:
-        texts, (rows, width) = len(offsets) - 1, threes.shape
+        texts, (rows, width) = len(offsets) - 1, qkv.shape
         _expect(width % (3 * heads) == 0, f"{heads} heads for a width of {width}: three times the heads must divide it")
         _expect(int(offsets[-1]) <= rows, f"texts of {int(offsets[-1])} tokens in {rows} rows")
         depth = width // 3 // heads
-        self._call(function, self._kind, threes, offsets, texts, heads, depth, *rest)
+        self._call(function, self._kind, qkv, offsets, texts, heads, depth, *rest)
 
     def _call(self, function: str, *values: torch.Tensor | NDArray[Any] | float | None) -> None:
-        if getattr(self._library, function)(*(_as_c(*one) for one in zip(ARGUMENTS[function], values, strict=True))):
+        arguments = [_as_c(code, value) for code, value in zip(ARGUMENTS[function], values, strict=True)]
+        if getattr(self._library, function)(*arguments):
             raise MemoryError(f"no memory for {function}")
 
 
-def _expect(right: bool, found: str) -> None:
-    if not right:
-        raise ValueError(f"the kernels were given {found}")
+def _expect(condition: bool, given: str) -> None:
+    if not condition:
+        raise ValueError(f"the kernels were given {given}")
 
 
 def _in_blocks(matrix: torch.Tensor) -> torch.Tensor:
@@ -226,13 +224,13 @@ def _in_blocks(matrix: torch.Tensor) -> torch.Tensor:
     return matrix
 
 
-def _as_c(kind: str, value: torch.Tensor | NDArray[Any] | float | None) -> Any:
+def _as_c(code: str, value: torch.Tensor | NDArray[Any] | float | None) -> Any:
     if value is None:
         return ctypes.c_void_p()
     if isinstance(value, (int, float, np.integer)):
-        return NUMBERS[kind](value)
-    if (found := str(value.dtype).removeprefix("torch.")) != ARRAYS[kind]:
-        raise ValueError(f"the kernels read {ARRAYS[kind]} here, not {found}")
+        return NUMBERS[code](value)
+    if (dtype := str(value.dtype).removeprefix("torch.")) != ARRAYS[code]:
+        raise ValueError(f"the kernels read {ARRAYS[code]} here, not {dtype}")
     if isinstance(value, np.ndarray):
         if not value.flags.c_contiguous:
             raise ValueError(f"the kernels read contiguous arrays, not {value.strides}")
@@ -240,22 +238,3 @@ def _as_c(kind: str, value: torch.Tensor | NDArray[Any] | float | None) -> Any:
     if value.device.type != "cpu" or not value.is_contiguous():
         raise ValueError(f"the kernels read contiguous tensors on the CPU, not {value.stride()} on {value.device}")
     return ctypes.c_void_p(value.data_ptr())
-
-
-@cache
-def compiled_kernels() -> Kernels | None:
-    """The kernels, or ``None`` where they were not compiled or the processor has neither AMX nor AVX-512 BF16."""
-    import torch  # noqa: F401 - the kernels share torch's threads: they take the OpenMP library that is already loaded
-
-    here = Path(__file__)
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = here.with_name(f"_kernels{suffix}")
-        if path.exists():
-            try:
-                library = ctypes.CDLL(str(path))
-            except OSError as error:
-                logger.info("the compiled kernels cannot be loaded: %s", error)
-                return None
-            kind = library.kernels_kind()
-            return Kernels(library, kind) if kind else None
-    return None

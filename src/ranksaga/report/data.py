@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ranksaga.compare.results import Comparison
+from ranksaga.data.leakage import LeakageFinding
 
 __all__ = [
     "FIRST_STUDY",
     "CurvePoint",
     "Facts",
-    "LeakageExample",
-    "LeakageFinding",
     "Promise",
     "ReportData",
     "Selection",
@@ -60,31 +59,6 @@ class Selection:
     system: str
     points: tuple[CurvePoint, ...]
     reason: str
-
-
-@dataclass(frozen=True)
-class LeakageExample:
-    """A scored query beside the training query it resembles; the texts are left out where texts are."""
-
-    scored: str
-    training: str
-    similarity: float
-
-
-@dataclass(frozen=True)
-class LeakageFinding:
-    """Scored queries of one dataset that training came near to.
-
-    ``kind`` says how (equal, near copy, gold document seen in training); ``queries`` of ``scored`` are touched, and
-    ``dropped`` training queries were left out for it.
-    """
-
-    dataset: str
-    kind: str
-    queries: int
-    scored: int
-    dropped: int
-    examples: tuple[LeakageExample, ...] = ()
 
 
 @dataclass(frozen=True)

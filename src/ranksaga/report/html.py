@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ranksaga.compare.results import BASELINE, Comparison
+from ranksaga.data.leakage import LeakageFinding
 from ranksaga.report.charts import bars_svg, change_svg, selection_svg
-from ranksaga.report.data import LeakageFinding, ReportData
+from ranksaga.report.data import ReportData
 from ranksaga.report.markdown import RECALL, reading_notes
 from ranksaga.report.summary import headline_sentence, summary_table
 from ranksaga.report.tables import (

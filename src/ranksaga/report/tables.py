@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from ranksaga.compare.results import BASELINE, Comparison, ComparisonRow, Paired, QueryChange
-from ranksaga.report.data import Facts, LeakageFinding, ReportData, Selection
+from ranksaga.data.leakage import LeakageFinding
+from ranksaga.report.data import Facts, ReportData, Selection
 
 __all__ = [
     "NOTHING",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ranksaga.compare.results import BASELINE
 from ranksaga.errors import DataError
-from ranksaga.files import atomic_open, write_text
+from ranksaga.files import atomic_open, file_name, write_text
 from ranksaga.report.charts import comparison_png, selection_png
 from ranksaga.report.data import ReportData
 from ranksaga.report.html import html_text
@@ -32,7 +31,7 @@ def write_report(data: ReportData, folder: Path) -> list[Path]:
                 f"the {what} system {name!r} was not compared (found: {', '.join(known)}); name one of them"
             )
     pictures = {"comparison_visualization.png": comparison_png(data)}
-    charts = {_chart_name(selection.system): selection_png(selection) for selection in data.selections}
+    charts = {f"selection_{file_name(selection.system)}.png": selection_png(selection) for selection in data.selections}
     texts = {
         "comparison_table.csv": csv_text(data.comparison),
         "comparison_report.md": markdown_text(data, selection_charts=tuple(charts)),
@@ -44,7 +43,3 @@ def write_report(data: ReportData, folder: Path) -> list[Path]:
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in (*pictures, *charts, *texts)]
-
-
-def _chart_name(system: str) -> str:
-    return f"selection_{re.sub(r'[^A-Za-z0-9._-]', '_', system)}.png"

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.data.self_hits import self_hits
 from ranksaga.encode.transfer import sent
 from ranksaga.errors import DataError, ModelError
-from ranksaga.kernels.compiled import compiled_kernels
+from ranksaga.kernels.available import compiled_kernels
 from ranksaga.profile import timed
-from ranksaga.retrieve.order import NOTHING, decode_keys
+from ranksaga.retrieve.best_documents import BestDocuments
+from ranksaga.retrieve.order import decode_keys
 from ranksaga.retrieve.rankings import Rankings
 from ranksaga.retrieve.rough import best_keys
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["search", "self_hits"]
+__all__ = ["search"]
 
 # Documents of one tile, and queries scored against it at once: 256 x 32768 float32 scores
 # are 32 MiB on a CPU, 512 MiB on a GPU, which needs more work at a time to be busy.
@@ -131,7 +131,7 @@ def _in_one_pass(
     import torch
 
     queries = torch.from_numpy(_padded(query_vectors)).to(place)
-    best = _Best(len(queries), len(query_vectors), depth, place)
+    best = BestDocuments(len(queries), len(query_vectors), depth, place)
     tie_keys = torch.from_numpy(0x7FFFFFFF - np.append(ties, np.zeros(_MULTIPLE)).astype(np.int64)).to(place)
     chunk = _QUERIES_AT_ONCE.get(place.type, 256)
     room = min(chunk, len(queries)) * _TILE
@@ -156,88 +156,6 @@ def _in_one_pass(
             f"the document vectors cover {seen} rows and the corpus has {len(ties)}; encode the whole corpus"
         )
     return best.sorted(len(query_vectors))
-
-
-class _Best:
-    """The best results so far of every query, as unsorted keys (see ``order``), on the device.
-
-    Queries behind ``real`` are padding and get no results.
-    """
-
-    def __init__(self, queries: int, real: int, depth: int, device: torch.device) -> None:
-        import torch
-
-        self.keys = torch.full((queries, depth), NOTHING, dtype=torch.int64, device=device)
-        # What a score must reach. The least finite number lets all pass but -inf, which is no result.
-        self.thresholds = torch.full((queries, 1), torch.finfo(torch.float32).min, device=device)
-        self.thresholds[real:] = float("inf")
-        self._begun: set[int] = set()  # first rows of the slices that have seen a tile
-
-    def update(self, rows: slice, scores: torch.Tensor, tie_keys: torch.Tensor, mask: torch.Tensor) -> None:
-        """Merge scores (queries, m) of m further documents.
-
-        ``tie_keys`` (m,) is the lower half of their keys, ``mask`` room for a flag a score.
-        """
-        import torch
-
-        kept, thresholds = self.keys[rows], self.thresholds[rows]
-        depth, width = kept.shape[1], scores.shape[1]
-        if depth == 0:
-            return
-        if width > depth and rows.start not in self._begun:
-            # The first tile would pass whole. Its own k-th score is a lower bound of the final one.
-            torch.maximum(thresholds, scores.topk(depth, sorted=False).values.amin(dim=1, keepdim=True), out=thresholds)
-        self._begun.add(rows.start)
-        # Equal to the threshold passes: there the tie rank decides.
-        passed, counts, most = _where(torch.ge(scores, thresholds, out=mask[: scores.numel()].view(scores.shape)))
-        if most == 0:
-            return
-        query = passed // width
-        keys = _score_keys(scores.view(-1)[passed]) | tie_keys[passed - query * width]
-        place = torch.arange(depth, depth + len(passed), device=passed.device) - (counts.cumsum(0) - counts)[query]
-        pool = torch.full((len(kept), depth + most), NOTHING, device=passed.device)
-        pool[:, :depth] = kept
-        pool[query, place] = keys
-        torch.topk(pool, depth, sorted=False, out=(kept, torch.empty_like(kept)))
-        worst = kept.amin(dim=1, keepdim=True)
-        torch.where(worst == NOTHING, thresholds, _scores_of(worst), out=thresholds)
-
-    def sorted(self, queries: int) -> NDArray[np.int64]:
-        """The keys of the first queries, best first."""
-        keys: NDArray[np.int64] = self.keys[:queries].sort(dim=1, descending=True).values.cpu().numpy()
-        return keys
-
-
-def _where(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Flat positions of the true values, ascending; how many each row has, and the most that one has.
-
-    A GPU is waited for once. On a CPU NumPy's search is several times faster than torch's.
-    """
-    import torch
-
-    if mask.device.type == "cpu":
-        passed = torch.from_numpy(np.flatnonzero(mask.numpy()))
-        counts = torch.bincount(passed // mask.shape[1], minlength=len(mask))
-        return passed, counts, int(counts.max()) if len(passed) else 0
-    counts = mask.sum(dim=1)
-    total, most = torch.stack([counts.sum(), counts.max()]).tolist()
-    return mask.view(-1).nonzero_static(size=total)[:, 0], counts, most
-
-
-def _score_keys(scores: torch.Tensor) -> torch.Tensor:
-    """Upper half of the keys of finite scores, as ``order.encode_keys`` makes it."""
-    import torch
-
-    bits = (scores + 0.0).view(torch.int32)
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32
-
-
-def _scores_of(keys: torch.Tensor) -> torch.Tensor:
-    """The scores that keys hold."""
-    import torch
-
-    ordered = (keys >> 32).int()
-    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
 
 
 def _tiles(

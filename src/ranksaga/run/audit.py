@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from ranksaga.compare.results import QueryGroup
 from ranksaga.data.dataset import Qrels
-from ranksaga.data.leakage import Kind, find_leaks
+from ranksaga.data.leakage import Kind, LeakageExample, LeakageFinding, find_leaks
 from ranksaga.data.splits import Split
-from ranksaga.report.data import LeakageExample, LeakageFinding
 from ranksaga.run.context import Subject
 
 __all__ = ["Audit", "FoundLeak"]

@@ -56,7 +56,7 @@ def select(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[De
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        from ranksaga.train.merge import save_weights
+        from ranksaga.encode.weight_files import save_weights
 
         if settings.merge_weights == (1.0,) and settings.towers == "shared" and not settings.search:
             # The first study's way: the last epoch as it is, and no dev score asked.
@@ -79,7 +79,7 @@ def select(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[De
 
 def chosen_encoder(context: Context, preset: str, selected: Entry) -> Encoder:
     """The encoder around the chosen weights."""
-    from ranksaga.train.merge import load_weights
+    from ranksaga.encode.weight_files import load_weights
 
     if selected.summary["weight"] == 0:
         return context.encoder
@@ -139,7 +139,7 @@ def _choose(context: Context, lesson: Lesson, trained: Trained, sets: Sequence[D
 def _mixed(base: Mapping[str, Any], tuned: Mapping[str, Any], mix: Candidate | Choice) -> dict[str, Any]:
     """Base and tuned weights mixed, the documents' tower by a weight of its own where it has one."""
     from ranksaga.encode.towers import query_tower_state
-    from ranksaga.train.merge import interpolate
+    from ranksaga.train.model_merging import interpolate
 
     if mix.document_weight is None:
         return interpolate(base, tuned, mix.weight)

@@ -27,10 +27,9 @@ def describe_environment(*, probe: bool = False) -> dict[str, str]:
     facts["processor"] = _processor()
     import torch
 
-    from ranksaga.kernels.compiled import compiled_kernels
+    from ranksaga.kernels.available import kernel_choice
 
-    kernels = compiled_kernels()
-    facts["kernels"] = "none" if kernels is None else kernels.name
+    facts["kernels"] = str(kernel_choice())
     facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     if probe:
         from ranksaga.encode.precision import choose_precision, matmul_rate

@@ -11,7 +11,8 @@ from ranksaga.compare.comparison import compare
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.metrics import evaluate
-from ranksaga.files import file_name, read_json, read_json_if_sound, write_json
+from ranksaga.evaluate.per_query import PER_QUERY, read_evaluations, write_evaluation
+from ranksaga.files import read_json_if_sound, write_json
 from ranksaga.recipe import Recipe, load_recipe
 from ranksaga.report.data import FIRST_STUDY, Facts, ReportData
 from ranksaga.report.markdown import markdown_table
@@ -19,7 +20,6 @@ from ranksaga.report.tables import results_table
 from ranksaga.report.write import write_report
 from ranksaga.run.context import Context
 from ranksaga.run.measure import baseline, rankings_of
-from ranksaga.run.single import PER_QUERY, evaluation_json, evaluation_of
 from ranksaga.run.store import Store
 from ranksaga.run.voice import Silent
 
@@ -37,8 +37,7 @@ def baseline_figures(recipe: Recipe, folder: Path) -> str:
         rankings = rankings_of(baseline(context, subject), judged.query_rows)
         values = evaluate(rankings, subject.dataset, "test", system="baseline", qrels=judged)
         origin = Origin(subject.dataset.fingerprint, context.encoder.spec.facts)
-        stored = evaluation_json(replace(values, origin=origin))
-        write_json(folder / PER_QUERY / "baseline" / f"{file_name(subject.dataset.name)}.json", stored)
+        write_evaluation(folder / PER_QUERY / "baseline", replace(values, origin=origin))
         figures = "  ".join(f"{key} {values.mean(key):.4f}" for key in SHOWN)
         lines.append(f"{subject.dataset.name:24s} {figures}  ({len(values.query_ids)} queries)")
     lines.append("all test queries; the comparison leaves out those of them that selection needs")
@@ -47,13 +46,8 @@ def baseline_figures(recipe: Recipe, folder: Path) -> str:
 
 def read_system(folder: Path, system: str) -> list[Evaluation]:
     """One system's per-query values in a run's folder; empty where it was not measured."""
-    found = []
-    for file in sorted((folder / PER_QUERY / system).glob("*.json")):
-        try:
-            found.append(replace(evaluation_of(read_json(file)), system=system))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{file}: damaged ({error}); make it again with ranksaga run --from compare") from None
-    return found
+    remedy = "make it again with ranksaga run --from compare"
+    return read_evaluations(folder / PER_QUERY / system, system, remedy=remedy)
 
 
 def report_from_values(run: Path, target: Path) -> str:

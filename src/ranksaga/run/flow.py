@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset, Qrels
+from ranksaga.data.self_hits import self_hits
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.recipe import Training
 from ranksaga.retrieve.blend import Blend, DenseSide, choose_blend, hubness
 from ranksaga.retrieve.rankings import Rankings, tie_order
-from ranksaga.retrieve.search import self_hits
 from ranksaga.run.choice import chosen_encoder, read_choice, select
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import Lesson, Trained, train, trials

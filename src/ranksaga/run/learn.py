@@ -16,7 +16,6 @@ from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.recipe import Distillation, Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.measure import vectors_of
-from ranksaga.run.select import cut
 from ranksaga.run.store import Entry
 
 if TYPE_CHECKING:
@@ -89,7 +88,8 @@ class Trained:
         """The weights after an epoch (1, 2, ...): the mean over the seeds, the documents' tower from its own training
         where there was one."""
         from ranksaga.encode.towers import query_tower_state
-        from ranksaga.train.merge import average, load_weights
+        from ranksaga.encode.weight_files import load_weights
+        from ranksaga.train.model_merging import average
 
         states = [load_weights(one.folder / one.summary["epochs"][epoch - 1]) for one in self.queries]
         state = average(states) if len(states) > 1 else states[0]
@@ -197,7 +197,7 @@ def documents_phase(settings: Training) -> Training:
 def _at_start(
     context: Context, settings: Training, queries: Trained | None, start: Sequence[Any]
 ) -> SentenceTransformer:
-    from ranksaga.train.merge import interpolate
+    from ranksaga.train.model_merging import interpolate
 
     model = context.fresh_model(settings)
     if queries is not None:
@@ -291,7 +291,7 @@ def bank_of(dataset: Dataset, train: Qrels, rng: np.random.Generator) -> tuple[D
     rows = np.arange(len(dataset.corpus), dtype=np.int64)
     if len(rows) > BANK:
         rows = np.union1d(train.documents, rng.choice(len(rows), BANK, replace=False)).astype(np.int64)
-    return cut(dataset, "train", train, rows), rows
+    return dataset.cut("train", train, rows), rows
 
 
 def _by_row(subject: Subject, vectors: Any) -> Any:

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from ranksaga.compare.results import QueryGroup
 from ranksaga.data.dataset import Qrels
-from ranksaga.data.leakage import JACCARD
+from ranksaga.data.leakage import JACCARD, LeakageFinding
 from ranksaga.data.splits import LARGEST_GROUP, Split, find_near_copies, split_guard, split_trained, union
 from ranksaga.files import write_json
 from ranksaga.recipe import Training
-from ranksaga.report.data import LeakageFinding
 from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.measure import judged_rows

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.encoder import TOKEN_BUDGET, Encoder
+from ranksaga.encode.encoder import Encoder
+from ranksaga.encode.task_encoder import TOKEN_BUDGET
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import PSEUDO, bank_of

@@ -13,7 +13,8 @@ from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.saving import save_model, tower_models
 from ranksaga.encode.towers import has_two_towers
 from ranksaga.evaluate.evaluation import Evaluation, Origin
-from ranksaga.files import atomic_dir, file_name, remove, write_json
+from ranksaga.evaluate.per_query import PER_QUERY, write_evaluation
+from ranksaga.files import atomic_dir, file_name, remove
 from ranksaga.recipe import dump_recipe
 from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Selection
 from ranksaga.report.mteb import write_model_meta, write_task_result
@@ -28,7 +29,6 @@ from ranksaga.run.environment import describe_environment
 from ranksaga.run.ledger import ledger_facts, ledger_json
 from ranksaga.run.plan import Plan
 from ranksaga.run.select import qualifies, relative
-from ranksaga.run.single import PER_QUERY, evaluation_json
 from ranksaga.run.store import Entry
 
 __all__ = ["Measured", "Result", "System", "publish"]
@@ -197,16 +197,13 @@ def _write_results(measured: Measured, folder: Path) -> None:
             subject = datasets[values.dataset]
             name = file_name(values.dataset)
             origin = Origin(subject.dataset.fingerprint, spec.facts if spec is not None else None)
-            stored = evaluation_json(replace(values, origin=origin))
-            write_json(folder / PER_QUERY / system.name / f"{name}.json", stored)
+            write_evaluation(folder / PER_QUERY / system.name, replace(values, origin=origin))
             write_task_result(
                 values,
                 folder,
                 model=model,
                 revision=revision,
                 dataset_revision=subject.dataset.fingerprint,
-                seconds=None,
-                stem=name,
             )
             write_run(
                 folder / "rankings" / f"{system.name}.{name}.trec",

@@ -8,15 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import ranksaga
 from ranksaga.compare.comparison import compare
-from ranksaga.data.check import split_of
+from ranksaga.data.beir_parser import split_of
 from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.data.self_hits import describe_self_hits, self_hits
-from ranksaga.encode.cache import results_home
+from ranksaga.encode.cache_folders import results_home
 from ranksaga.encode.encoder import EncoderSpec, load_encoder
 from ranksaga.encode.models import locate
 from ranksaga.encode.prompts import Prompts
@@ -24,7 +22,8 @@ from ranksaga.errors import DataError
 from ranksaga.evaluate.benchmark import benchmark
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.metrics import evaluate
-from ranksaga.files import file_name, files_below, hash_file, hash_json, read_json, read_json_if_sound, write_json
+from ranksaga.evaluate.per_query import PER_QUERY, evaluation_json, evaluation_of, read_evaluations, write_evaluation
+from ranksaga.files import file_name, files_below, hash_file, hash_json, read_json_if_sound, write_json
 from ranksaga.report.markdown import markdown_table
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.tables import results_table
@@ -32,9 +31,8 @@ from ranksaga.retrieve.trec import write_run
 from ranksaga.run.folder import check_results_folder, held
 from ranksaga.run.voice import Terminal
 
-__all__ = ["PER_QUERY", "Compared", "benchmark_model", "compare_results", "evaluation_json", "evaluation_of"]
+__all__ = ["Compared", "benchmark_model", "compare_results"]
 
-PER_QUERY = "per_query"
 CODE = (".py", ".c", ".h")
 # What an encoder's facts call a setting, and a reader. Where a decisive one differs, a difference in figures may come
 # from it alone.
@@ -120,13 +118,11 @@ def _benchmarked(
             model=model,
             revision=revision,
             dataset_revision=dataset.fingerprint,
-            seconds=None,
-            stem=name,
         )
         spec = encoder.spec
         write_model_meta(out, model=model, revision=revision, max_tokens=spec.max_length, similarity=spec.similarity)
         write_run(out / "rankings" / f"{name}.trec", rankings, dataset.queries.ids, dataset.corpus.ids, tag="ranksaga")
-        write_json(out / PER_QUERY / f"{name}.json", evaluation_json(evaluation))
+        write_evaluation(out / PER_QUERY, evaluation)
     return found
 
 
@@ -223,22 +219,6 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, **(prompts if isinstance(prompts, dict) else {})}
 
 
-def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Per-query values as JSON, with what they are of: ids and figures, no text of a dataset."""
-    return {
-        "dataset": evaluation.dataset,
-        "split": evaluation.split,
-        "system": evaluation.system,
-        "out_of_fold": evaluation.out_of_fold,
-        "dataset_fingerprint": evaluation.origin.dataset if evaluation.origin is not None else None,
-        "encoder": evaluation.origin.encoder if evaluation.origin is not None else None,
-        "query_ids": list(evaluation.query_ids),
-        "values": {
-            metric: [round(float(value), 9) for value in values] for metric, values in evaluation.values.items()
-        },
-    }
-
-
 @dataclass(frozen=True)
 class _Kept:
     """Evaluations that were made before by the same code from the same model files, in the cache folder.
@@ -265,7 +245,7 @@ class _Kept:
             stored: list[Any] = [read_json_if_sound(file) for file in files if file is not None]
             sound = stored and all(one["hash"] == hash_json(one["evaluation"]) for one in stored)
             return [evaluation_of(one["evaluation"]) for one in stored] if sound else None
-        except (TypeError, KeyError):  # one is missing or damaged: it is measured again
+        except (TypeError, KeyError, ValueError):  # one is missing or damaged: it is measured again
             return None
 
     def write(self, dataset: Dataset, evaluation: Evaluation) -> None:
@@ -288,34 +268,7 @@ def _encoder_text(evaluation: Evaluation) -> str:
 
 
 def _read(folder: Path, system: str) -> Mapping[str, Evaluation]:
-    files = sorted((folder / PER_QUERY).glob("*.json"))
-    if not files:
+    evaluations = read_evaluations(folder / PER_QUERY, system, remedy="benchmark that model again")
+    if not evaluations:
         raise DataError(f"{folder}: no per_query/*.json there; make it with: ranksaga benchmark ... --out {folder}")
-    found: dict[str, Evaluation] = {}
-    for file in files:
-        try:
-            evaluation = evaluation_of(read_json(file))
-        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise DataError(f"{file}: no per-query results of ranksaga ({error}); benchmark that model again") from None
-        if evaluation.dataset in found:
-            raise DataError(f"{file}: a second file of {evaluation.dataset!r} in that folder; remove one of them")
-        found[evaluation.dataset] = replace(evaluation, system=system)
-    return found
-
-
-def evaluation_of(stored: Any) -> Evaluation:
-    """What :func:`evaluation_json` wrote.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError, ArithmeticError: it is something else.
-    """
-    name, split, system, ids = stored["dataset"], stored["split"], stored["system"], tuple(stored["query_ids"])
-    if not all(isinstance(text, str) for text in (name, split, system, *ids)) or len(set(ids)) != len(ids):
-        raise ValueError("dataset, split and query_ids are not texts, each id once")
-    values = {str(metric): np.array(one, dtype=np.float64) for metric, one in stored["values"].items()}
-    for metric, column in values.items():
-        if column.shape != (len(ids),) or not np.isfinite(column).all():
-            raise ValueError(f"{metric} has not one number for each of {len(ids)} queries")
-    fingerprint, encoder = stored.get("dataset_fingerprint"), stored.get("encoder")
-    origin = Origin(fingerprint, encoder if isinstance(encoder, dict) else None) if fingerprint is not None else None
-    return Evaluation(name, split, system, ids, values, bool(stored["out_of_fold"]), origin)
+    return {evaluation.dataset: evaluation for evaluation in evaluations}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ranksaga.encode.engine import Here, Workers
+from ranksaga.encode.engine import LocalWorkers, Workers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -45,7 +45,7 @@ class Team(Workers, Protocol):
         ...
 
 
-class Alone(Here):
+class Alone(LocalWorkers):
     """This process, one thing after the other."""
 
     def train(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ranksaga.encode.cuts import evenly
 from ranksaga.encode.encoder import Encoder
+from ranksaga.encode.flops import transformer_flops
 from ranksaga.encode.towers import towers
 
 __all__ = ["Shape", "TokenCounter", "shape_of"]
@@ -27,16 +28,12 @@ class Shape:
     width: int
 
     def forward(self, lengths: NDArray[np.int32], budget: int) -> float:
-        """FLOP of one forward pass over texts of these lengths, cut and padded into batches of ``budget`` tokens.
-
-        A multiplication with every weight, and attention of every token to every token: two products of
-        ``length x hidden`` a token and layer.
-        """
+        """FLOP of one forward pass over texts of these lengths, cut and padded into batches of ``budget`` tokens."""
         falling = np.sort(lengths)[::-1].tolist()
         return sum((stop - start) * self._of_text(falling[start]) for start, stop in evenly(falling, budget))
 
     def _of_text(self, length: int) -> float:
-        return 2.0 * length * self.weights + 4.0 * length * length * self.hidden * self.layers
+        return transformer_flops([length], weights=self.weights, layers=self.layers, hidden=self.hidden)
 
 
 def shape_of(encoder: Encoder) -> Shape:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Qrels
-from ranksaga.encode.encoder import TOKEN_BUDGET
+from ranksaga.encode.task_encoder import TOKEN_BUDGET
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import documents_phase, trials

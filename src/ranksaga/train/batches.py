@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ranksaga.errors import StageError
 from ranksaga.recipe import Training
-from ranksaga.train.pairs import NO_DOCUMENT, Source
+from ranksaga.train.pairs import NO_DOCUMENT, TrainingPairs
 
 __all__ = ["Bank", "Batch", "Batches"]
 
@@ -86,7 +86,7 @@ class Batches:
         StageError: there is nothing to train on.
     """
 
-    def __init__(self, sources: Sequence[Source], settings: Training, seed: int) -> None:
+    def __init__(self, sources: Sequence[TrainingPairs], settings: Training, seed: int) -> None:
         empty = [source.name for source in sources if len(source.example_queries) == 0]
         if empty or not sources:
             raise StageError(f"nothing to train on ({', '.join(empty) or 'no source'}); give sources with examples")
@@ -118,7 +118,7 @@ class Batches:
         """Per source the examples (mixed) or batches (per dataset) that it gives an epoch."""
         sizes = np.array(self._sizes, dtype=np.float64)
         if self._settings.batches == "per_dataset":
-            sizes = np.ceil(sizes / [source.examples_per_batch(self._settings.batch_size) for source in self._sources])
+            sizes = np.ceil(sizes / self._settings.batch_size)
         weights = sizes**self._settings.dataset_temperature
         exact = sizes.sum() * weights / weights.sum()
         quotas = np.maximum(1, np.floor(exact + 1e-9)).astype(np.int64)
@@ -151,13 +151,15 @@ class Batches:
     def _batches_of(self, index: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Batches from one source without end, each round covering a new draw of its examples once."""
         source = self._sources[index]
-        apart = self._settings.mask_false_negatives and source.in_batch
         while True:
             drawn = self._draw(index, rng)
-            count = -(-len(drawn) // source.examples_per_batch(self._settings.batch_size))
+            count = -(-len(drawn) // self._settings.batch_size)
             # Sizes differ by at most one: no batch is left with two pairs and no negatives.
             sizes = [len(part) for part in np.array_split(drawn, count)]
-            groups = _kept_apart(source, drawn, sizes) if apart else np.split(drawn, np.cumsum(sizes)[:-1])
+            if self._settings.mask_false_negatives:
+                groups = _kept_apart(source, drawn, sizes)
+            else:
+                groups = iter(np.split(drawn, np.cumsum(sizes)[:-1]))
             for group in groups:
                 yield group + self._offsets[index]
 
@@ -177,35 +179,27 @@ class Batches:
         masked = self._settings.mask_false_negatives
         columns = _Columns(unique=masked)
         queries: list[tuple[int, int]] = []
-        targets: list[dict[int, float]] = []
+        positives: list[int] = []  # the column of each query's own document
         of_source = np.searchsorted(self._offsets, examples, side="right") - 1
         for index in np.unique(of_source).tolist():
             source = self._sources[index]
             own = examples[of_source == index] - self._offsets[index]
-            documents, probabilities = source.columns(own, self._settings.hard_negatives, rng)
-            for query, row, weights in zip(source.example_queries[own], documents, probabilities, strict=True):
-                queries.append((index, int(query)))
-                targets.append(
-                    {
-                        columns.add(index, int(document)): float(weight)
-                        for document, weight in zip(row, weights, strict=True)
-                        if document != NO_DOCUMENT
-                    }
-                )
+            documents = source.documents_of(own, self._settings.hard_negatives, rng).tolist()
+            for query, (positive, *negatives) in zip(source.example_queries[own].tolist(), documents, strict=True):
+                queries.append((index, query))
+                positives.append(columns.add(index, positive))
+                for negative in negatives:
+                    if negative != NO_DOCUMENT:
+                        columns.add(index, negative)
         target = np.zeros((len(queries), len(columns.keys)), dtype=np.float32)
         ignore = np.zeros(target.shape, dtype=bool)
-        for place, ((index, query), weights_of) in enumerate(zip(queries, targets, strict=True)):
-            source = self._sources[index]
-            if not source.in_batch:
-                ignore[place] = True
-            elif masked:
-                for document in columns.present.get(index, set()) & source.known.get(query, frozenset()):
-                    ignore[place, columns.where[index, document]] = True
-            target[place, list(weights_of)] = list(weights_of.values())
-            # The answers themselves, and all of a list, stay in.
-            ignore[place, [column for column, weight in weights_of.items() if weight > 0 or not source.in_batch]] = (
-                False
-            )
+        for row, ((index, query), positive) in enumerate(zip(queries, positives, strict=True)):
+            if masked:
+                known = self._sources[index].known.get(query, frozenset())
+                for document in columns.present.get(index, set()) & known:
+                    ignore[row, columns.where[index, document]] = True
+            target[row, positive] = 1.0
+            ignore[row, positive] = False
         return Batch(
             sources=tuple(self._sources[index].name for index in np.unique(of_source).tolist()),
             queries=tuple(self._sources[index].queries[query] for index, query in queries),
@@ -240,13 +234,13 @@ def _capped_size(queries: NDArray[np.int32], cap: int | None) -> int:
     return int(np.minimum(np.unique(queries, return_counts=True)[1], cap).sum())
 
 
-def _kept_apart(source: Source, drawn: NDArray[np.int64], sizes: Sequence[int]) -> Iterator[NDArray[np.int64]]:
+def _kept_apart(source: TrainingPairs, drawn: NDArray[np.int64], sizes: Sequence[int]) -> Iterator[NDArray[np.int64]]:
     """Cut a draw into batches in which no document answers another query, as far as that is possible.
 
     First fit in the order drawn; what does not fit waits for the next batch.
     """
     rows = source.example_queries[drawn]
-    documents = source.columns(drawn, 0, np.random.default_rng(0))[0][:, 0]
+    documents = source.pairs[drawn, 1]
     waiting = deque(zip(drawn.tolist(), rows.tolist(), documents.tolist(), strict=True))
     none: frozenset[int] = frozenset()
     for size in sizes:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ranksaga.encode.weight_files import load_weights_and_metadata, save_weights
 from ranksaga.errors import StageError
-from ranksaga.train.merge import save_weights
 from ranksaga.train.world import World
 
 if TYPE_CHECKING:
@@ -82,15 +82,11 @@ def restore_latest(
     Raises:
         StageError: the folder holds a run of other settings or data.
     """
-    from safetensors import SafetensorError, safe_open
-
     for path in _newest_first(folder):
         try:
-            with safe_open(path, framework="pt") as stream:
-                header = stream.metadata() or {}
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
-        except (OSError, SafetensorError) as error:
-            logger.warning("%s cannot be read (%s); trying the one before it", path.name, error)
+            tensors, header = load_weights_and_metadata(path)
+        except StageError as error:
+            logger.warning("%s; trying the checkpoint before it", error)
             continue
         if header.get("identity") != identity:
             raise StageError(
@@ -111,7 +107,7 @@ def share_state(
     """Bring model, optimizer and scaler of every rank to the state of rank 0; only that one needs to see its files."""
     if world.size == 1:
         return
-    tensors, scaling = world.led(
+    tensors, scaling = world.on_rank_zero(
         lambda: ({name: value.cpu() for name, value in _tensors(model, optimizer).items()}, scaler.state_dict())
     )
     if not world.leads:

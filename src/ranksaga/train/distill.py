@@ -82,7 +82,7 @@ class DistillationBatches:
         corpus = np.arange(scores.shape[1])
         scale = self._settings.scale or source.scale
         taught = self._taught(scores, ignore, scale)
-        if source.mix.words:
+        if source.mix.bm25:
             live = self._live(scores, own, positives, rng)
             target = taught + self._labels(positives, len(own), corpus, len(corpus))
             live_target = self._taught(scores[:, live], ignore[:, live], scale)

@@ -24,7 +24,7 @@ from ranksaga.encode.reading import reading_of
 from ranksaga.encode.towers import DOCUMENT, QUERY, arguments, towers
 from ranksaga.encode.transfer import sent
 from ranksaga.errors import StageError
-from ranksaga.train.fused import FusedTraining, fuse_training
+from ranksaga.train.fused_training import FusedTraining, fuse_training
 
 if TYPE_CHECKING:
     import torch

@@ -1,9 +1,6 @@
-"""What a model is trained on: sources of examples.
+"""What a model is trained on: positive pairs of a query and a document, with mined negatives.
 
-An example is a query, some documents, and for each of them the probability that it is the
-answer. A labelled pair is an example whose first document has probability 1 and whose mined
-negatives have 0; a teacher's ranked list is an example with soft probabilities. All else
-(in-batch negatives, masks) follows when examples meet in a batch, see ``batches``.
+What counts as a negative among the documents of other pairs follows when they meet in a batch, see ``batches``.
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,58 +17,9 @@ from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.data.self_hits import self_hits
 from ranksaga.errors import DataError
 
-__all__ = ["Source", "TrainingLists", "TrainingPairs", "first_equal", "labelled_pairs"]
+__all__ = ["TrainingPairs", "first_equal", "labelled_pairs"]
 
 NO_DOCUMENT = -1
-
-
-class Source(Protocol):
-    """Examples over one table of query texts and one of document texts."""
-
-    @property
-    def name(self) -> str:
-        """Shown in logs and errors."""
-        ...
-
-    @property
-    def queries(self) -> Sequence[str]:
-        """All query texts."""
-        ...
-
-    @property
-    def documents(self) -> Sequence[str]:
-        """All document texts."""
-        ...
-
-    @property
-    def example_queries(self) -> NDArray[np.int32]:
-        """(n,) query row of every example."""
-        ...
-
-    @property
-    def in_batch(self) -> bool:
-        """Whether the documents of other examples in the batch are negatives."""
-        ...
-
-    @property
-    def known(self) -> Mapping[int, frozenset[int]]:
-        """By query row, the document rows that must not count as its negatives."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the content."""
-        ...
-
-    def examples_per_batch(self, batch_size: int) -> int:
-        """Examples in a batch that is meant for ``batch_size`` pairs."""
-        ...
-
-    def columns(
-        self, examples: NDArray[np.int64], hard_negatives: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Document rows (b, c) int32, -1 for none, and their probabilities (b, c) float32."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,8 +42,6 @@ class TrainingPairs:
     pairs: NDArray[np.int32]
     not_negative: NDArray[np.int32]
     negatives: NDArray[np.int32] | None = None
-
-    in_batch = True
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -129,82 +74,20 @@ class TrainingPairs:
             )
         return replace(self, negatives=pool.astype(np.int32))
 
-    def examples_per_batch(self, batch_size: int) -> int:
-        """The batch size itself."""
-        return batch_size
-
-    def columns(
+    def documents_of(
         self, examples: NDArray[np.int64], hard_negatives: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The positive first, then hard negatives drawn from the pair's pool without repetition."""
-        rows = self.pairs[examples, 1][:, None]
+    ) -> NDArray[np.int32]:
+        """Document rows (b, c) of some pairs, -1 for none.
+
+        The positive comes first, then hard negatives, drawn from the pair's pool without repetition.
+        """
+        rows: NDArray[np.int32] = self.pairs[examples, 1][:, None]
         if hard_negatives and self.negatives is not None:
             pool = rng.permuted(self.negatives[examples], axis=1)
             # Stable: what exists comes first, in the order drawn.
             order = np.argsort(pool == NO_DOCUMENT, axis=1, kind="stable")[:, :hard_negatives]
             rows = np.concatenate([rows, np.take_along_axis(pool, order, axis=1)], axis=1)
-        probabilities = np.zeros(rows.shape, dtype=np.float32)
-        probabilities[:, 0] = 1.0
-        return rows, probabilities
-
-
-@dataclass(frozen=True)
-class TrainingLists:
-    """Distillation: per example a query, candidate documents and a teacher's probabilities.
-
-    The student's distribution over the same candidates is pulled towards the teacher's; the
-    documents of other examples are left out of it.
-
-    Attributes:
-        name: of the source.
-        queries: query texts (pseudo-queries, mostly).
-        documents: document texts.
-        example_queries: (n,) int32 query rows.
-        candidates: (n, c) int32 document rows, none twice in a row, -1 for none.
-        probabilities: (n, c) float32, rows sum to 1, 0 where there is no candidate.
-    """
-
-    name: str
-    queries: tuple[str, ...]
-    documents: tuple[str, ...]
-    example_queries: NDArray[np.int32]
-    candidates: NDArray[np.int32]
-    probabilities: NDArray[np.float32]
-
-    in_batch = False
-
-    def __post_init__(self) -> None:
-        if self.candidates.shape != self.probabilities.shape or len(self.candidates) != len(self.example_queries):
-            raise DataError(
-                f"{self.name}: {len(self.example_queries)} queries, candidates {self.candidates.shape}, "
-                f"probabilities {self.probabilities.shape}; give one row a query, of equal shape"
-            )
-        empty = self.candidates == NO_DOCUMENT
-        if np.any(self.probabilities[empty]) or not np.allclose(self.probabilities.sum(axis=1), 1.0, atol=1e-4):
-            raise DataError(f"{self.name}: a row of probabilities does not sum to 1 over its candidates; normalise it")
-
-    def __len__(self) -> int:
-        return len(self.example_queries)
-
-    @property
-    def known(self) -> Mapping[int, frozenset[int]]:
-        """Nothing: a list has no in-batch negatives."""
-        return {}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Identity of the texts, rows and probabilities (16 hex digits)."""
-        return _fingerprint((self.queries, self.documents), (self.example_queries, self.candidates, self.probabilities))
-
-    def examples_per_batch(self, batch_size: int) -> int:
-        """As many as have ``batch_size`` candidates between them, so that a step costs the same."""
-        return max(1, batch_size // int(self.candidates.shape[1]))
-
-    def columns(
-        self, examples: NDArray[np.int64], hard_negatives: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The candidates as they are."""
-        return self.candidates[examples], self.probabilities[examples]
+        return rows
 
 
 def labelled_pairs(dataset: Dataset, train: Qrels, *, titles: bool) -> TrainingPairs:
@@ -255,7 +138,7 @@ def _sets(pairs: NDArray[np.int32]) -> Mapping[int, frozenset[int]]:
     return {query: frozenset(documents) for query, documents in found.items()}
 
 
-def _fingerprint(tables: Sequence[Sequence[str]], arrays: Sequence[NDArray[np.int32] | NDArray[np.float32]]) -> str:
+def _fingerprint(tables: Sequence[Sequence[str]], arrays: Sequence[NDArray[np.int32]]) -> str:
     digest = hashlib.sha256()
     for table in tables:
         for text in table:

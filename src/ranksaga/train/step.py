@@ -20,9 +20,9 @@ from ranksaga.encode.transfer import fetched, sent
 from ranksaga.errors import StageError
 from ranksaga.profile import timed
 from ranksaga.recipe import Training
-from ranksaga.train.batches import Bank, Batch
+from ranksaga.train.batches import Batch
 from ranksaga.train.embed import Embedder, Pass, deal
-from ranksaga.train.losses import cross_entropy
+from ranksaga.train.losses import BatchLoss
 from ranksaga.train.world import World
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Step", "Taken", "learning_rate"]
+__all__ = ["Step", "StepResult", "learning_rate"]
 
 CLIP = 1.0
 # Of labelled pairs, as of sentence-transformers' MultipleNegativesRankingLoss. A teacher brings its own.
@@ -42,8 +42,6 @@ DROPOUT = 3  # stream of random draws, beside those of ``batches``
 # Batches of more padded tokens are trained with gradient caching: a third more time, far less memory. On a GPU what
 # its memory holds decides, up to this.
 CACHE_ABOVE = {"cpu": 16384, "cuda": 131072}
-# Most banks that stay on a GPU: as many datasets as this are trained on without sending one again.
-BANKS = 16
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
@@ -54,7 +52,7 @@ def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepResult:
     """A step that was taken: its learning rate, and its loss once the device has computed it."""
 
     rate: float
@@ -99,7 +97,7 @@ class Step:
         self._drops = model.training
         self._warmup = min(-(-total // 10) if settings.warmup_steps is None else settings.warmup_steps, total)
         # Dot products of vectors of any length are large as they are.
-        self._scale = (settings.scale or DEFAULT_SCALE) if embedder.unit_length else 1.0
+        self._loss = BatchLoss((settings.scale or DEFAULT_SCALE) if embedder.unit_length else 1.0, model.device)
         query, document = towers(model)
         # Each tower is clipped by itself: its gradient is of its own size. A step may leave one without any.
         # What towers share (a layer behind a Router, say) is the first one's.
@@ -120,13 +118,12 @@ class Step:
             embedder.budget = world.least(embedder.memory_budget())
         self._keeps = embedder.budget if on_gpu else CACHE_ABOVE["cpu"]  # tokens whose graphs are kept at once
         self._fits = math.inf  # tokens of a pass that memory holds, as far as is known
-        self._banks: dict[int, tuple[NDArray[np.float32], torch.Tensor]] = {}
 
-    def __call__(self, number: int, batch: Batch) -> Taken:
+    def __call__(self, number: int, batch: Batch) -> StepResult:
         """Take this step.
 
         Raises:
-            StageError: the loss is not finite (where weights lie on a CPU; else ``Taken.loss`` says so), or memory
+            StageError: the loss is not finite (where weights lie on a CPU; else ``StepResult.loss`` says so), or memory
                 does not hold a single text, or what the optimizer keeps.
         """
         import torch
@@ -143,9 +140,9 @@ class Step:
             )
 
         try:
-            taken = Taken(rate, fetched(self._backward(number, batch)), problem)
+            result = StepResult(rate, fetched(self._backward(number, batch)), problem)
             if self._device.type != "cuda":
-                taken.loss()
+                result.loss()
             with timed("optimizer"):
                 self._update()
         except torch.OutOfMemoryError:
@@ -153,7 +150,7 @@ class Step:
                 f"no memory on {self._device} for the optimizer's state; train fewer weights (lora, "
                 "freeze_embeddings) or use a larger card"
             ) from None
-        return taken
+        return result
 
     def _update(self) -> None:
         import torch
@@ -275,41 +272,6 @@ class Step:
         if self._drops:
             _seed_dropout(self._seed, number, place)
         return self._embedder.forward(part)
-
-    def _loss(self, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
-        target, ignore = (sent(array, self._device) for array in (batch.target, batch.ignore))
-        count = len(batch.queries)
-        queries, documents = vectors[:count], vectors[count:]
-        loss = vectors.new_zeros(())
-        scale = self._scale if batch.scale is None else batch.scale
-        if len(documents):
-            loss = loss + cross_entropy(queries, documents, target, ignore, scale)
-        if batch.bank is not None:
-            loss = loss + self._bank_loss(queries, documents, batch.bank, scale)
-        return loss
-
-    def _bank_loss(self, queries: torch.Tensor, documents: torch.Tensor, bank: Bank, scale: float) -> torch.Tensor:
-        """Against the corpus as the base model encoded it, and what holds the batch's documents near that."""
-        import torch
-
-        kept = self._resident(bank.documents)
-        target, ignore = (sent(array, self._device) for array in (bank.target, bank.ignore))
-        loss = bank.weight * cross_entropy(queries, kept, target, ignore, scale)
-        if not len(documents):
-            return loss
-        old = kept[sent(bank.live, self._device)]
-        near = torch.nn.functional.cosine_similarity(documents[: len(bank.live)], old, dim=1)
-        return loss + bank.anchor * (1.0 - near).mean()
-
-    def _resident(self, documents: NDArray[np.float32]) -> torch.Tensor:
-        """A bank on the device. The same array is sent once: that of a dataset is the same in all of its batches."""
-        known = self._banks.pop(id(documents), None)
-        if known is None:
-            known = documents, sent(documents, self._device)
-        self._banks[id(documents)] = known  # the latest stand last
-        if len(self._banks) > BANKS:
-            del self._banks[next(iter(self._banks))]
-        return known[1]
 
 
 def _seed_dropout(seed: int, step: int, index: int) -> None:

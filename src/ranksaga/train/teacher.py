@@ -3,7 +3,7 @@
 Four corrections, each of which ranks better than the base model alone on some kind of text, and each
 of which the student can learn without a label:
 
-- *words*: BM25 knows rare words, the dense model does not;
+- *bm25*: BM25 knows rare words, the dense model does not;
 - *feedback*: the query is moved towards the documents that rank first (Rocchio 1971; for dense
   vectors Yu et al. 2021, ANCE-PRF, without their training);
 - *hubness*: a document that is near to everything is the answer to little, so its mean similarity to
@@ -46,12 +46,12 @@ SHARPNESS = 2.0
 # What is tried, and by what factor it must lift nDCG@10 of the training queries to be taken: BM25 changes the
 # ranking most and is taken only where it clearly helps.
 CHOICES: Mapping[str, tuple[float, ...]] = {
-    "words": (0.5, 1.0, 2.0, 3.0, 5.0),
+    "bm25": (0.5, 1.0, 2.0, 3.0, 5.0),
     "feedback": (0.2, 0.4, 0.6),
     "hubness": (0.1, 0.2, 0.3),
     "passages": (0.1, 0.2, 0.3),
 }
-LEAST_GAIN = {"words": 1.02, "feedback": 1.0, "hubness": 1.0, "passages": 1.0}
+LEAST_GAIN = {"bm25": 1.02, "feedback": 1.0, "hubness": 1.0, "passages": 1.0}
 CHOOSING_QUERIES = 300
 
 
@@ -60,13 +60,13 @@ class Mix:
     """How much of each correction; all 0 is the base model.
 
     Attributes:
-        words: what BM25, scaled to 1 at its best document, adds to the similarity, in spreads.
+        bm25: what BM25, scaled to 1 at its best document, adds to the similarity, in spreads.
         feedback: length of the step towards the first documents, the query's own vector having length 1.
         hubness: share of a document's mean similarity to its neighbours that is taken off.
         passages: share of the best passage's similarity that is added.
     """
 
-    words: float = 0.0
+    bm25: float = 0.0
     feedback: float = 0.0
     hubness: float = 0.0
     passages: float = 0.0
@@ -159,13 +159,13 @@ class Teacher:
         """
         mix = self.mix
         scores: NDArray[np.float32] = vectors @ self.documents.T
-        words = np.zeros((1, 1), dtype=np.float32)
-        if mix.words:
+        added = np.zeros((1, 1), dtype=np.float32)
+        if mix.bm25:
             known = self.index.scores_of_texts(texts) if bm25 is None else bm25
-            words = known * (mix.words * self.spread / np.maximum(known.max(axis=1, keepdims=True), 1e-6))
+            added = known * (mix.bm25 * self.spread / np.maximum(known.max(axis=1, keepdims=True), 1e-6))
         if mix.feedback:
-            scores = self._fed_back(scores + words, vectors, own) @ self.documents.T
-        scores = scores + words
+            scores = self._fed_back(scores + added, vectors, own) @ self.documents.T
+        scores = scores + added
         if mix.hubness:
             scores -= mix.hubness * self.hubness
         if mix.passages and self.passages is not None:
@@ -220,7 +220,7 @@ def choose_mix(teacher: Teacher, read_passages: Callable[[], Passages]) -> Teach
     best, value = replace(teacher, mix=Mix()), score(replace(teacher, mix=Mix()))
     for name, shares in CHOICES.items():
         if name == "passages":
-            if best.mix.words:
+            if best.mix.bm25:
                 continue
             best = replace(best, passages=read_passages())
         tried = [replace(best, mix=replace(best.mix, **{name: share})) for share in shares]

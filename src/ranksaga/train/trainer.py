@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ranksaga.encode.fingerprint import fingerprint
 from ranksaga.encode.towers import has_two_towers, towers
+from ranksaga.encode.weight_files import load_weights
 from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.memory import keep_memory, return_memory
@@ -28,12 +29,11 @@ from ranksaga.train.batches import Batch, Batches
 from ranksaga.train.checkpoint import remove_checkpoints
 from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.embed import Embedder
-from ranksaga.train.journal import Journal, TrainingResult, epoch_path, read_finished, write_finished
 from ranksaga.train.lora import add_low_rank, merge_low_rank
-from ranksaga.train.merge import load_weights
-from ranksaga.train.pairs import Source
-from ranksaga.train.step import Step, Taken
+from ranksaga.train.pairs import TrainingPairs
+from ranksaga.train.step import Step, StepResult
 from ranksaga.train.teacher import Teacher
+from ranksaga.train.training_state import TrainingResult, TrainingState, epoch_path, read_finished, write_finished
 from ranksaga.train.world import World
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Progress(Protocol):
 
 def train(
     model: SentenceTransformer,
-    sources: Sequence[Source] | Sequence[Teacher],
+    sources: Sequence[TrainingPairs] | Sequence[Teacher],
     settings: Training,
     *,
     query_prompt: str,
@@ -111,57 +111,57 @@ def train(
         }
     )
     world = World()
-    if (finished := world.led(lambda: read_finished(folder, identity))) is not None:
-        model.load_state_dict(world.led(lambda: load_weights(finished.epochs[-1])))
+    if (finished := world.on_rank_zero(lambda: read_finished(folder, identity))) is not None:
+        model.load_state_dict(world.on_rank_zero(lambda: load_weights(finished.epochs[-1])))
         return finished
     if model.device.type == "cpu":
         keep_memory()
     embedder = Embedder(model, prompts, max_length=length, precision=precision, ranks=world.size)
     with _training_mode(model, settings, seed), ExitStack() as stack:
         step = Step(model, embedder, settings, total, seed, world)
-        journal = stack.enter_context(Journal(folder, identity, model, step.optimizer, step.scaler, world))
-        late = 1 if model.device.type == "cuda" else 0  # steps whose loss is not read yet: the GPU is not waited for
-        taken: deque[tuple[int, Batch, Taken]] = deque()
+        state = stack.enter_context(TrainingState(folder, identity, model, step.optimizer, step.scaler, world))
+        delay = 1 if model.device.type == "cuda" else 0  # steps whose loss is not read yet: the GPU is not waited for
+        unread: deque[tuple[int, Batch, StepResult]] = deque()
 
         def read(left: int) -> None:
             """Log all steps but the last ``left``."""
-            while len(taken) > left:
-                epoch, batch, one = taken.popleft()
-                journal.add(epoch, batch, one.loss(), one.rate)
+            while len(unread) > left:
+                epoch, batch, result = unread.popleft()
+                state.add(epoch, batch, result.loss(), result.rate)
                 if progress is not None:
-                    progress(**journal.report(total))
+                    progress(**state.report(total))
 
-        for number, batch in _numbered(batches, journal.position.step, total, ahead=bool(late)):
+        for number, batch in _numbered(batches, state.position.step, total, ahead=bool(delay)):
             epoch, place = divmod(number, batches.per_epoch)
-            taken.append((epoch, batch, step(number, batch)))
+            unread.append((epoch, batch, step(number, batch)))
             ends = place + 1 == batches.per_epoch or number + 1 == total
-            due = ends or journal.since_checkpoint >= checkpoint_seconds
-            read(0 if due else late)  # nothing is kept of weights whose loss was not finite
+            due = ends or state.since_checkpoint >= checkpoint_seconds
+            read(0 if due else delay)  # nothing is kept of weights whose loss was not finite
             if ends:
-                journal.end_epoch(epoch, last=number + 1 == total)
+                state.end_epoch(epoch, last=number + 1 == total)
             elif due:
-                journal.checkpoint()
+                state.checkpoint()
     return_memory()
     steps = [min(batches.per_epoch, total - start) for start in range(0, total, batches.per_epoch)]
 
     def finish() -> TrainingResult:
         result = TrainingResult(
             epochs=tuple(epoch_path(folder, epoch) for epoch in range(len(steps))),
-            losses=tuple(loss / count for loss, count in zip(journal.position.losses, steps, strict=True)),
+            losses=tuple(loss / count for loss, count in zip(state.position.losses, steps, strict=True)),
             steps=total,
-            pairs=journal.position.pairs,
-            seconds=journal.position.seconds,
+            pairs=state.position.pairs,
+            seconds=state.position.seconds,
             capped=total < full,
         )
         write_finished(folder, identity, result)
         remove_checkpoints(folder)
         return result
 
-    return world.led(finish)
+    return world.on_rank_zero(finish)
 
 
 def _plan(
-    sources: Sequence[Source] | Sequence[Teacher], settings: Training, seed: int
+    sources: Sequence[TrainingPairs] | Sequence[Teacher], settings: Training, seed: int
 ) -> Batches | DistillationBatches:
     """Batches of examples, or of what teachers say."""
     if settings.distillation is not None:

@@ -70,7 +70,7 @@ class World:
             self.sum(flat)
             torch.nn.utils.vector_to_parameters(flat, bucket)
 
-    def led(self, function: Callable[[], T]) -> T:
+    def on_rank_zero(self, function: Callable[[], T]) -> T:
         """What the function gives on rank 0, where alone it is called, or the error that it raises there."""
         if self.size == 1:
             return function()

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ranksaga.encode.layout import Packed
-from ranksaga.kernels.compiled import Kernels, compiled_kernels
+from ranksaga.kernels.available import compiled_kernels
+from ranksaga.kernels.compiled import Kernels
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class Norm:
 
     weight: torch.Tensor
     bias: torch.Tensor
-    tiny: float
+    epsilon: float
 
     @classmethod
     def of(cls, module: Any) -> Norm:
@@ -48,15 +49,15 @@ class Norm:
         return cls(weight, bias, module.eps)
 
     def __call__(self, states: torch.Tensor, kernels: Kernels) -> torch.Tensor:
-        return kernels.norm(states, self.weight, self.bias, self.tiny)
+        return kernels.norm(states, self.weight, self.bias, self.epsilon)
 
 
 @dataclass(frozen=True)
 class Layer:
     """One layer's weights (packed) and vectors."""
 
-    inward: tuple[Any, Any]
-    outward: tuple[Any, Any]
+    qkv: tuple[Any, Any]
+    output: tuple[Any, Any]
     up: tuple[Any, Any]
     down: tuple[Any, Any]
     norms: tuple[Norm, Norm]
@@ -95,11 +96,11 @@ class FusedTransformer:
         states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
         product = torch.ops.mkldnn._linear_pointwise
         for layer in self._layers:
-            threes = product(states, *layer.inward, "none", [], "none")
-            seen = self._kernels.attention(threes, texts.offsets, self._heads)
-            states = layer.norms[0](product.binary(seen, states, *layer.outward, "add"), self._kernels)
-            inner = product(states, *layer.up, "gelu", [], "none")
-            states = layer.norms[1](product.binary(inner, states, *layer.down, "add"), self._kernels)
+            qkv = product(states, *layer.qkv, "none", [], "none")
+            attended = self._kernels.attention(qkv, texts.offsets, self._heads)
+            states = layer.norms[0](product.binary(attended, states, *layer.output, "add"), self._kernels)
+            hidden = product(states, *layer.up, "gelu", [], "none")
+            states = layer.norms[1](product.binary(hidden, states, *layer.down, "add"), self._kernels)
         return states
 
 
@@ -158,13 +159,14 @@ def _agrees(fused: FusedTransformer, transformer: Any) -> bool:
 def _layer(layer: Any) -> Layer:
     import torch
 
-    own, out = layer.attention.self, layer.attention.output
-    three = (own.query, own.key, own.value)
-    inward = _packed(torch.cat([one.weight for one in three]), torch.cat([one.bias for one in three]))
-    outward, up, down = (
-        _packed(one.weight, one.bias) for one in (out.dense, layer.intermediate.dense, layer.output.dense)
+    attention, projection = layer.attention.self, layer.attention.output
+    parts = (attention.query, attention.key, attention.value)
+    qkv = _packed(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
+    output, up, down = (
+        _packed(linear.weight, linear.bias)
+        for linear in (projection.dense, layer.intermediate.dense, layer.output.dense)
     )
-    return Layer(inward, outward, up, down, (Norm.of(out.LayerNorm), Norm.of(layer.output.LayerNorm)))
+    return Layer(qkv, output, up, down, (Norm.of(projection.LayerNorm), Norm.of(layer.output.LayerNorm)))
 
 
 def pack(weight: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ranksaga.kernels.compiled import compiled_kernels
+from ranksaga.kernels.available import compiled_kernels
 from ranksaga.recipe import Training
 from ranksaga.train import embed
 from ranksaga.train.embed import Embedder
-from ranksaga.train.fused import fuse_training
+from ranksaga.train.fused_training import fuse_training
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def test_vectors_and_gradients_are_those_of_the_library(
 def test_a_width_that_the_kernels_do_not_take_keeps_the_other_path(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import BertConfig, BertModel
 
-    monkeypatch.setattr("ranksaga.train.fused.fuse", lambda _: "encoding knows no such limit")
+    monkeypatch.setattr("ranksaga.train.fused_training.fuse", lambda _: "encoding knows no such limit")
     shape: dict[str, Any] = {
         "vocab_size": 50,
         "num_hidden_layers": 1,

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.fused import STEP, fuse, pack, position_pad
+from ranksaga.encode.fused_encoding import STEP, fuse, pack, position_pad
 from ranksaga.encode.layout import Packed
-from ranksaga.kernels.compiled import BLOCK, Kernels, compiled_kernels
+from ranksaga.kernels.available import compiled_kernels
+from ranksaga.kernels.compiled import BLOCK, Kernels
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ class FusedTraining:
     """Token vectors of a BERT-like model with gradients to its own float32 parameters.
 
     Args:
-        model: a transformers model that :func:`ranksaga.encode.fused.fuse` knows, on the CPU.
+        model: a transformers model that :func:`ranksaga.encode.fused_encoding.fuse` knows, on the CPU.
         kernels: the compiled ones.
     """
 
@@ -71,11 +72,11 @@ class FusedTraining:
         states = self._embedded(texts).to(torch.bfloat16)
         states = functional.pad(states, (0, 0, 0, -len(states) % STEP))
         heads, kernels, functions = self._model.config.num_attention_heads, self._kernels, _functions()
-        for layer, (inward, outward, up, down) in zip(self._model.encoder.layer, self._products, strict=True):
-            seen = functions.attention.apply(_product(states, inward, kernels), texts.offsets, heads, kernels)
-            states = self._norm(_product(seen, outward, kernels, states), layer.attention.output.LayerNorm)
-            inner = functions.gelu.apply(_product(states, up, kernels), kernels)
-            states = self._norm(_product(inner, down, kernels, states), layer.output.LayerNorm)
+        for layer, (qkv, output, up, down) in zip(self._model.encoder.layer, self._products, strict=True):
+            attended = functions.attention.apply(_product(states, qkv, kernels), texts.offsets, heads, kernels)
+            states = self._norm(_product(attended, output, kernels, states), layer.attention.output.LayerNorm)
+            hidden = functions.gelu.apply(_product(states, up, kernels), kernels)
+            states = self._norm(_product(hidden, down, kernels, states), layer.output.LayerNorm)
         return states
 
     def _norm(self, states: torch.Tensor, module: Any) -> torch.Tensor:
@@ -174,18 +175,19 @@ def _functions() -> Functions:
 
     class Attention(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, threes: Any, offsets: Any, heads: int, kernels: Kernels) -> Any:
-            logs = threes.new_empty(heads, int(offsets[-1]), dtype=torch.float32)
-            seen = kernels.attention(threes, offsets, heads, logs)
-            ctx.save_for_backward(threes, offsets, seen, logs)
+        def forward(ctx: Any, qkv: Any, offsets: Any, heads: int, kernels: Kernels) -> Any:
+            log_sum_exp = qkv.new_empty(heads, int(offsets[-1]), dtype=torch.float32)
+            output = kernels.attention(qkv, offsets, heads, log_sum_exp)
+            ctx.save_for_backward(qkv, offsets, output, log_sum_exp)
             ctx.heads, ctx.kernels = heads, kernels
-            return seen
+            return output
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
-            threes, offsets, seen, logs = ctx.saved_tensors
-            found = ctx.kernels.attention_backward(threes, offsets, ctx.heads, seen, logs, gradients[0].contiguous())
-            return found, None, None, None
+            qkv, offsets, output, log_sum_exp = ctx.saved_tensors
+            gradient = gradients[0].contiguous()
+            backward = ctx.kernels.attention_backward
+            return backward(qkv, offsets, ctx.heads, output, log_sum_exp, gradient), None, None, None
 
     class Gelu(torch.autograd.Function):
         @staticmethod
@@ -201,17 +203,20 @@ def _functions() -> Functions:
 
     class Norm(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, states: Any, weight: Any, bias: Any, tiny: float, kernels: Kernels) -> Any:
+        def forward(ctx: Any, states: Any, weight: Any, bias: Any, epsilon: float, kernels: Kernels) -> Any:
             moments = weight.new_empty(len(states), 2)
-            found = kernels.norm(states, weight, bias, tiny, moments)
+            output = kernels.norm(states, weight, bias, epsilon, moments)
             ctx.save_for_backward(states, weight, moments)
             ctx.kernels = kernels
-            return found
+            return output
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             states, weight, moments = ctx.saved_tensors
-            found, both = ctx.kernels.norm_backward(states, weight, moments, gradients[0].contiguous())
-            return found, both[0], both[1], None, None
+            kernel = ctx.kernels.norm_backward
+            states_gradient, (weight_gradient, bias_gradient) = kernel(
+                states, weight, moments, gradients[0].contiguous()
+            )
+            return states_gradient, weight_gradient, bias_gradient, None, None
 
     return Functions(Linear, Attention, Gelu, Norm)

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from ranksaga.errors import StageError
-from ranksaga.train.merge import average, interpolate, load_weights, save_weights
+from ranksaga.train.model_merging import average, interpolate
 
 
 def states() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -54,17 +52,3 @@ def test_other_architectures_are_refused() -> None:
         interpolate(base, {**tuned, "a": torch.zeros(3, 5)}, 0.5)
     with pytest.raises(StageError, match="z among them"):
         interpolate(base, {**tuned, "z": torch.zeros(1)}, 0.5)
-
-
-def test_files(tmp_path: Path) -> None:
-    tied = torch.randn(2, 2)
-    save_weights(tmp_path / "w.safetensors", {"a": tied, "b": tied, "t": torch.randn(2, 3).T})
-    read = load_weights(tmp_path / "w.safetensors")
-    assert torch.equal(read["a"], tied)
-    assert torch.equal(read["b"], tied)
-    assert read["t"].shape == (3, 2)
-    whole = (tmp_path / "w.safetensors").read_bytes()
-    (tmp_path / "cut.safetensors").write_bytes(whole[:-3])
-    for name in ("cut", "missing"):
-        with pytest.raises(StageError, match=rf"{name}\.safetensors: the weights cannot be read"):
-            load_weights(tmp_path / f"{name}.safetensors")

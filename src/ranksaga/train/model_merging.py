@@ -9,53 +9,16 @@ Averages over seeds or epochs are "model soups" (Wortsman et al. 2022).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ranksaga.errors import StageError
-from ranksaga.files import atomic_open
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["average", "interpolate", "load_weights", "save_weights"]
+__all__ = ["average", "interpolate"]
 
 State = Mapping[str, "torch.Tensor"]
-
-
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file onto the CPU.
-
-    Raises:
-        StageError: the file is missing, cut or no safetensors file.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise StageError(
-            f"{path}: the weights cannot be read ({error}); delete the file and run the stage again"
-        ) from None
-
-
-def save_weights(path: Path, state: State, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, atomically. Tied weights are written once for each name."""
-    from safetensors.torch import save
-
-    tensors: dict[str, torch.Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in state.items():
-        here = tensor.detach().cpu().contiguous()
-        storage = here.untyped_storage()
-        # A copy only of what shares its memory with another name, which the format refuses.
-        if storage.data_ptr() in storages or storage.nbytes() != here.nbytes:
-            here = here.clone()
-        storages.add(here.untyped_storage().data_ptr())
-        tensors[name] = here
-    with atomic_open(path, "wb") as stream:
-        stream.write(save(tensors, dict(metadata or {})))
 
 
 def interpolate(base: State, tuned: State, weight: float) -> dict[str, torch.Tensor]:

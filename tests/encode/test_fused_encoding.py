@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ranksaga.encode.encoder import load_encoder
-from ranksaga.encode.fused import FusedTransformer, fuse
+from ranksaga.encode.fused_encoding import FusedTransformer, fuse
 from ranksaga.encode.layout import Packed
-from ranksaga.kernels.compiled import compiled_kernels
+from ranksaga.kernels.available import compiled_kernels
 
 SHAPE = {
     "vocab_size": 200,

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ranksaga.errors import DataError
-from ranksaga.retrieve.merge import merge_rankings, shard_ties
 from ranksaga.retrieve.rankings import Rankings
 from ranksaga.retrieve.search import search
+from ranksaga.retrieve.shards import merge_rankings, shard_ties
 
 TILE = 32768
 

@@ -12,18 +12,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, TYPE_CHECKING, Any
 
+from ranksaga.encode.weight_files import save_weights
 from ranksaga.errors import StageError
 from ranksaga.files import read_json_if_sound, write_json, write_text
 from ranksaga.train.batches import Batch
 from ranksaga.train.checkpoint import Position, restore_latest, save_checkpoint, share_state
 from ranksaga.train.lora import plain_state
-from ranksaga.train.merge import save_weights
 from ranksaga.train.world import World
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Journal", "TrainingResult", "epoch_path", "read_finished", "write_finished"]
+__all__ = ["TrainingResult", "TrainingState", "epoch_path", "read_finished", "write_finished"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,10 @@ def epoch_path(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch + 1}.safetensors"
 
 
-class Journal:
-    """Where a run stands. Opening it restores the newest checkpoint into model, optimizer and scaler.
+class TrainingState:
+    """Where a training run stands, in memory and on disk.
+
+    Opening it restores the newest checkpoint into model, optimizer and scaler.
 
     Of several ranks only the first reads and writes files; the others are brought to its state and keep count.
 
@@ -78,14 +80,14 @@ class Journal:
         self._folder = folder
         self._world = world
         self._state = (identity, model, optimizer, scaler)
-        self.position = self._resumed = world.led(lambda: restore_latest(folder, *self._state))
+        self.position = self._resumed = world.on_rank_zero(lambda: restore_latest(folder, *self._state))
         share_state(world, model, optimizer, scaler)
         if self.position.step:
             logger.info("resuming after step %d", self.position.step)
         self._start = self._saved = perf_counter()
         self._loss = math.nan
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> TrainingState:
         self._log: IO[str] | None = None
         if not self._world.leads:
             return self
