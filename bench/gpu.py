@@ -144,7 +144,7 @@ def check_run(setting: Setting, report: Report, folder: Path) -> None:
 
     from ranksaga.recipe import Recipe
     from ranksaga.run.pipeline import run_recipe
-    from ranksaga.run.voice import Silent
+    from ranksaga.run.console import Silent
 
     best = {
         "epochs": 1,

@@ -53,7 +53,7 @@ def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_what_was_to_be_done_anew_is_done_anew_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Mapping[str, Any]] = []
 
-    def run_recipe(recipe: Recipe, folder: Path, voice: Saving, **options: Any) -> Outcome:
+    def run_recipe(recipe: Recipe, folder: Path, console: Saving, **options: Any) -> Outcome:
         told.append(options)
         if len(told) == 1:
             raise KeyboardInterrupt  # how a machine that is wanted elsewhere announces itself
@@ -84,9 +84,9 @@ def test_a_long_piece_of_work_is_saved_on_the_way(monkeypatch: pytest.MonkeyPatc
     clock = iter(range(0, 10_000, 50))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     saved: list[int] = []
-    voice = Saving(lambda: saved.append(1))
-    voice.stage("train", "best", False)
-    with voice.progress("train", 10) as advance:
+    console = Saving(lambda: saved.append(1))
+    console.stage("train", "best", False)
+    with console.progress("train", 10) as advance:
         step: Callable[..., None] = advance
         for _ in range(10):
             step(1)

@@ -22,11 +22,11 @@ from ranksaga.data.resolve import locate
 from ranksaga.errors import RankSagaError, RecipeError
 from ranksaga.files import atomic_dir, read_json_if_sound, write_json
 from ranksaga.recipe import Recipe
+from ranksaga.run.console import Terminal
 from ranksaga.run.folder import check_owner, mark
 from ranksaga.run.gpus import PRICE_VARIABLE
 from ranksaga.run.pipeline import Outcome, run_recipe
-from ranksaga.run.stages import STAGES, runs_to
-from ranksaga.run.voice import Terminal
+from ranksaga.run.stages import BASELINE, REPORT
 
 __all__ = ["Away", "Job", "Places", "pack", "perform"]
 
@@ -81,7 +81,7 @@ class Away(Outcome):
 
     def text(self) -> str:
         """For the terminal."""
-        return self.note or (super().text() if self.stopped_after == STAGES[-1] else self._stopped())
+        return self.note or (super().text() if self.stopped_after == REPORT.name else self._stopped())
 
     def _stopped(self) -> str:
         where = f"stopped after {self.stopped_after}; its stages stay where it ran"
@@ -138,11 +138,11 @@ def perform(job: Job, save: Callable[[], None]) -> dict[str, Any]:
             start, fresh = (None, False) if again else (job.start, job.fresh)
             outcome = run_recipe(recipe, folder, Saving(save), start=start, stop=job.stop, fresh=fresh)
             table = outcome.table
-            if job.stop == "baseline":
+            if job.stop == BASELINE.name:
                 from ranksaga.run.figures import baseline_figures
 
                 table = baseline_figures(recipe, folder)
-            if runs_to(job.stop, "report"):
+            if job.stop in (None, REPORT.name):
                 _keep_model(folder / "model", Path(places.models) / job.model)
             return {**asdict(outcome), "folder": str(folder), "table": table}
     except RankSagaError as error:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import ray
@@ -32,16 +32,18 @@ from ranksaga.encode.engine import Engine, Tokens
 from ranksaga.encode.models import on_cpu
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.recipe import Recipe, Training
+from ranksaga.run.console import Terminal
 from ranksaga.run.pipeline import Outcome, run_recipe
-from ranksaga.run.team import Sharing
-from ranksaga.run.voice import Terminal
+from ranksaga.run.workers import SharedWorkers, TrainingOptions
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from ranksaga.train.pairs import Source
+    from ranksaga.train.teacher import Teacher
     from ranksaga.train.trainer import Progress, TrainingResult
 
-__all__ = ["Crew", "Place", "parse_place", "run_on_ray"]
+__all__ = ["Place", "RayWorkers", "parse_place", "run_on_ray"]
 
 KEPT = 2  # engines that an actor holds: one for queries, one for documents
 SENT = 8  # engines in the object store: of several pieces side by side
@@ -79,10 +81,10 @@ def run_on_ray(recipe: Recipe, folder: Path, place: Place, **options: Any) -> Ou
         RankSagaError: what the run itself raised.
     """
     with _connected(place), _plainly():
-        return run_recipe(recipe, folder.resolve(), Terminal(), team=Crew(place.workers), **options)
+        return run_recipe(recipe, folder.resolve(), Terminal(), workers=RayWorkers(place.workers), **options)
 
 
-class Crew(Sharing):
+class RayWorkers(SharedWorkers):
     """A run's team on the cluster that this process is connected to.
 
     Args:
@@ -131,11 +133,11 @@ class Crew(Sharing):
     def train(
         self,
         model: SentenceTransformer,
-        sources: Sequence[Any],
+        sources: Sequence[Source] | Sequence[Teacher],
         settings: Training,
         *,
         progress: Progress | None = None,
-        **options: Any,
+        **options: Unpack[TrainingOptions],
     ) -> TrainingResult:
         """With Ray Train, by as many workers as this piece of the run may have."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig

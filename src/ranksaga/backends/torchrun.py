@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,15 @@ from ranksaga.encode.models import on_cpu
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import read_json, write_json
 from ranksaga.recipe import Recipe, Training
+from ranksaga.run.console import Terminal
 from ranksaga.run.pipeline import Outcome, run_recipe
-from ranksaga.run.team import Alone
-from ranksaga.run.voice import Terminal
+from ranksaga.run.workers import LocalWorkers, TrainingOptions
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from ranksaga.train.pairs import Source
+    from ranksaga.train.teacher import Teacher
     from ranksaga.train.trainer import Progress, TrainingResult
 
 __all__ = ["main", "parse_count", "run_on_torchrun"]
@@ -175,19 +177,19 @@ def _join() -> str:
 
 def _lead(job: dict[str, Any], device: str) -> dict[str, Any]:
     """Run the recipe; a mistake of the user comes back as data."""
-    crew = Crew(device)
+    workers = TorchrunWorkers(device)
     recipe = Recipe.model_validate(job["recipe"])
     result: dict[str, Any]
     try:
-        outcome = run_recipe(recipe, Path(job["folder"]), Terminal(), team=crew, **job["options"])
+        outcome = run_recipe(recipe, Path(job["folder"]), Terminal(), workers=workers, **job["options"])
         result = {**asdict(outcome), "folder": str(outcome.folder)}
     except RankSagaError as error:
         result = {"error": str(error), "exit_code": error.exit_code}
-    crew.dismiss()
+    workers.stop()
     return result
 
 
-class Crew(Alone):
+class TorchrunWorkers(LocalWorkers):
     """Rank 0's team: itself and those that :func:`_follow`."""
 
     def __init__(self, device: str) -> None:
@@ -213,17 +215,17 @@ class Crew(Alone):
     def train(
         self,
         model: SentenceTransformer,
-        sources: Sequence[Any],
+        sources: Sequence[Source] | Sequence[Teacher],
         settings: Training,
         *,
         progress: Progress | None = None,
-        **options: Any,
+        **options: Unpack[TrainingOptions],
     ) -> TrainingResult:
         """All together."""
         _tell(("train", on_cpu(model), sources, settings, options))
         return super().train(model, sources, settings, progress=progress, **options)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """The others end."""
         _tell(("stop",))
 

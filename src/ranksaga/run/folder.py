@@ -20,7 +20,7 @@ from ranksaga.data.build import PREFIX, source_root
 from ranksaga.data.resolve import locate
 from ranksaga.errors import UsageError
 from ranksaga.files import clear_parts, files_below, read_json_if_sound, write_json
-from ranksaga.run.stages import STAGES
+from ranksaga.run.stages import RENAMED, STAGES
 
 __all__ = ["LOCK", "MARKER", "RESULTS", "check_owner", "check_results_folder", "check_run_folder", "held", "mark"]
 
@@ -141,7 +141,7 @@ def _is_old_run(folder: Path) -> bool:
     stages = folder / "stages"
     if not stages.is_dir():
         return any((folder / name).is_file() for name in ("run.json", "job.json"))
-    return all(path.name in (*STAGES, "finished.json") for path in stages.iterdir() if path.name[0] != ".")
+    return all(path.name in (*STAGES, *RENAMED, "finished.json") for path in stages.iterdir() if path.name[0] != ".")
 
 
 def _refuse_inputs(folder: Path, written: Sequence[Path], model: str, datasets: Sequence[str]) -> None:
