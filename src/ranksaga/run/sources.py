@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["bank_of", "labelled_source", "source_constants", "teacher_source"]
 
 BANK = 50_000  # documents that a teacher ranks at every step
+NEGATIVES, NEGATIVES_DEPTH = 16, 256  # mined for a pair at most, and how deep they are looked for
 PSEUDO = 11  # stream of random draws
 
 
 def source_constants(settings: Training) -> dict[str, Any]:
     """The constants that decide what a training with these settings learns from."""
     if settings.distillation is None:
-        return {}
+        mines = {"NEGATIVES": NEGATIVES, "NEGATIVES_DEPTH": NEGATIVES_DEPTH}
+        return mines if settings.hard_negatives else {}
     return {
         "BANK": BANK,
         "PSEUDO_WORDS": pseudo.WORDS,
@@ -58,7 +60,9 @@ def labelled_source(dataset: Dataset, judgments: Qrels, settings: Training, vect
     # By query row: queries that are judged nowhere stay 0 and are in no pair.
     queries = np.zeros((len(dataset.queries), vectors.queries.shape[1]), dtype=np.float32)
     queries[vectors.query_rows] = vectors.queries
-    return mine_negatives(pairs, queries, vectors.documents, margin=settings.negative_margin)
+    return mine_negatives(
+        pairs, queries, vectors.documents, margin=settings.negative_margin, pool=NEGATIVES, depth=NEGATIVES_DEPTH
+    )
 
 
 def teacher_source(

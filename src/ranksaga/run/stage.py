@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from ranksaga.files import hash_json
@@ -38,7 +38,8 @@ class Inputs:
 
     def as_json(self) -> dict[str, Any]:
         """The fields with stage and version."""
-        return {"stage": self.STAGE.name, "version": self.VERSION, **asdict(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"stage": self.STAGE.name, "version": self.VERSION, **values}
 
     @property
     def identity(self) -> str:

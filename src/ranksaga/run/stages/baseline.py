@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ranksaga.data.dataset import Dataset
-from ranksaga.retrieve import lexical
+from ranksaga.retrieve import languages, lexical
 from ranksaga.run.arrays import write_rankings
 from ranksaga.run.context import Context, RunDataset
 from ranksaga.run.measure import EncodingInputs, encode_and_rank, judged_rows, rows_of
@@ -51,8 +51,15 @@ class Bm25Inputs(Inputs):
 
 
 def bm25_constants() -> dict[str, float]:
-    """The two parameters of BM25, for whatever uses its scores."""
-    return {"k1": lexical._K1, "b": lexical._B}
+    """The parameters of BM25 and of how it tells languages apart, for whatever uses its scores."""
+    return {
+        "k1": lexical._K1,
+        "b": lexical._B,
+        "SAMPLE": languages._SAMPLE,
+        "LEAST_SHARE": languages._LEAST_SHARE,
+        "LEAST_WORDS": languages._LEAST_WORDS,
+        "ABOVE_ENGLISH": languages._ABOVE_ENGLISH,
+    }
 
 
 def measure_baselines(context: Context) -> Baselines:

@@ -15,13 +15,12 @@ from ranksaga.compare import comparison as rules
 from ranksaga.compare import statistics
 from ranksaga.compare.comparison import compare
 from ranksaga.compare.results import Comparison, ComparisonRow, GroupRow, Paired, QueryGroup
-from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.files import read_json, write_text
 from ranksaga.run.context import Context
 from ranksaga.run.plan import Plan
 from ranksaga.run.stage import Inputs, Summary
 from ranksaga.run.stages import COMPARE
-from ranksaga.run.stages.score import System, read_evaluation
+from ranksaga.run.stages.score import Scored, System, read_evaluation
 from ranksaga.run.store import Entry
 
 __all__ = ["compare_systems", "comparison_summary", "comparison_table", "read_comparison"]
@@ -60,9 +59,7 @@ def compare_systems(context: Context, plan: Plan, systems: Sequence[System]) -> 
         tested=rules.TESTED,
         alpha=rules.ALPHA,
     )
-    values = [read_evaluation(one, plan) for one in scored]
-    count = len(baseline.scored)
-    work = partial(_compare, baselines=values[:count], candidates=values[count:])
+    work = partial(_compare, scored=scored, baselines=len(baseline.scored), plan=plan)
     return context.store.work("all systems against the baseline", inputs, work)
 
 
@@ -126,13 +123,13 @@ def comparison_summary(comparison: Comparison) -> dict[str, Any]:
     return {"metric": comparison.primary, "systems": {system: figures(system) for system in comparison.systems}}
 
 
-def _compare(
-    inputs: CompareInputs, folder: Path, *, baselines: Sequence[Evaluation], candidates: Sequence[Evaluation]
-) -> Summary:
+def _compare(inputs: CompareInputs, folder: Path, *, scored: Sequence[Scored], baselines: int, plan: Plan) -> Summary:
+    """``baselines`` of what is scored come first; the rest are candidates."""
+    values = [read_evaluation(one, plan) for one in scored]
     groups = [QueryGroup(*group) for group in inputs.groups]
     comparison = compare(
-        baselines,
-        candidates,
+        values[:baselines],
+        values[baselines:],
         guards=inputs.guards,
         groups=groups,
         tested=inputs.tested,

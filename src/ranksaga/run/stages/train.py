@@ -22,8 +22,7 @@ from ranksaga.run.stage import Inputs, Summary
 from ranksaga.run.stages import TRAIN
 from ranksaga.run.store import Entry
 from ranksaga.run.workers import RunWorkers, TrainingOptions
-from ranksaga.train import batches, distill, step
-from ranksaga.train.trainer import ELSEWHERE
+from ranksaga.train import batches, distill, step, trainer
 
 if TYPE_CHECKING:
     import torch
@@ -189,7 +188,7 @@ def _phase(context: Context, job: TrainingJob, before: Trained | None = None) ->
     inputs = TrainInputs(
         encoder=context.encoder.spec.identity,
         # What is off is left out, so that a setting which comes later changes no identity of today.
-        settings=settings.model_dump(mode="json", exclude=ELSEWHERE, exclude_none=True),
+        settings=settings.model_dump(mode="json", exclude=trainer.ELSEWHERE, exclude_none=True),
         seed=job.seed(context.recipe.seed),
         start=start,
         datasets=tuple((member.dataset.fingerprint, hash_of(job.training[member.name])) for member in members),
@@ -211,7 +210,7 @@ def _phase(context: Context, job: TrainingJob, before: Trained | None = None) ->
 
 def _constants(settings: Training) -> dict[str, Any]:
     """The constants that a training with these settings depends on."""
-    values: dict[str, Any] = {"CLIP": step.CLIP, **source_constants(settings)}
+    values: dict[str, Any] = {"FORMAT": trainer.FORMAT, "CLIP": step.CLIP, **source_constants(settings)}
     if settings.distillation is not None:
         return {**values, "NEARBY": distill.NEARBY, "CANDIDATES": distill.CANDIDATES}
     return {**values, "DEFAULT_SCALE": step.DEFAULT_SCALE, "PATIENCE": batches.PATIENCE}
