@@ -227,9 +227,7 @@ def _result(call: Any) -> dict[str, Any]:
     except Exception as error:  # raised over there by something that is no part of ranksaga
         raise _failed(error) from None
     if "error" in result:
-        refused = RankSagaError(f"on Modal: {result['error']}")
-        refused.exit_code = result["exit_code"]
-        raise refused
+        raise RankSagaError.from_json({**result, "error": f"on Modal: {result['error']}"})
     return result
 
 

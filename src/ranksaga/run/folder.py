@@ -22,7 +22,17 @@ from ranksaga.errors import UsageError
 from ranksaga.files import clear_parts, files_below, read_json_if_sound, write_json
 from ranksaga.run.stages import RENAMED, STAGES
 
-__all__ = ["LOCK", "MARKER", "RESULTS", "check_owner", "check_results_folder", "check_run_folder", "held", "mark"]
+__all__ = [
+    "LOCK",
+    "MARKER",
+    "MODEL",
+    "RESULTS",
+    "check_owner",
+    "check_results_folder",
+    "check_run_folder",
+    "held",
+    "mark",
+]
 
 Kind = Literal["run", "benchmark"]
 
@@ -30,6 +40,9 @@ MARKER = ".ranksaga.json"
 LOCK = ".ranksaga.lock"
 OURS = ".ranksaga"  # what begins so is no user's file
 RESULTS = ("results", "rankings", "per_query")  # what a benchmark writes
+MODEL = (
+    "model"  # the shipped model; the towers of one that has two are beside it, as ``model_query``, ``model_document``
+)
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from ranksaga.encode.saving import save_model, tower_models
 from ranksaga.encode.towers import has_two_towers
 from ranksaga.files import atomic_dir, atomic_open, remove
 from ranksaga.retrieve.searcher import mean_blend, write_blends
+from ranksaga.run.folder import MODEL
 from ranksaga.run.plan import Plan
 from ranksaga.run.single import PER_QUERY
 from ranksaga.run.stages.score import System, read_blends, read_evaluation
 
-__all__ = ["MODEL", "publish", "write_shipped_model"]
+__all__ = ["publish", "write_shipped_model"]
 
-MODEL = "model"  # folder of the shipped model; the towers of one that has two are beside it
 REPORT = "report.html"  # comes last: when it is there, the rest is too
 # What another recipe may have left in the run's folder: nobody could tell its files from those of this one.
 PUBLISHED = (PER_QUERY, "rankings", "results", f"{MODEL}_query", f"{MODEL}_document", "selection_*.png")
