@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import copy
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +73,11 @@ class Noted(Store):
         self.ids: dict[str, set[str]] = {}
 
     def work(self, label: str, inputs: Inputs, function: Callable[..., Any]) -> Entry:
+        # No closure, and no context: a stage's function reads its inputs, and what they have the fingerprints of.
+        assert isinstance(function, partial)
+        assert "<locals>" not in function.func.__qualname__
+        assert list(inspect.signature(function.func).parameters)[:2] == ["inputs", "folder"]
+        assert not any(isinstance(value, Context | Store | Recipe) for value in function.keywords.values())
         entry = self.entry(label, inputs)
         self.ids.setdefault(entry.stage, set()).add(entry.identity)
         return entry
