@@ -117,7 +117,7 @@ def run(
         folder = out / resolved.name
         typer.echo(f"{dump_recipe(resolved)}# folder: {folder}")
         for stage, done in stages_done(resolved, folder):
-            typer.echo(f"# {stage.name:10s} {'done' if done else 'to do'}  {stage.description}")
+            typer.echo(f"# {stage.name:10s} {'done' if done else 'to do':5s}  {stage.description}")
         return
     with profiled() if profile else nullcontext() as times:
         outcome = launch(resolved, out / resolved.name, on=on, detach=detach, start=start, stop=stop, fresh=fresh)

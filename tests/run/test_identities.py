@@ -32,7 +32,7 @@ from ranksaga.run import audit, flow
 from ranksaga.run.console import Silent
 from ranksaga.run.context import Context, RunDataset
 from ranksaga.run.stage import Inputs
-from ranksaga.run.stages import STAGES, score, select
+from ranksaga.run.stages import RENAMED, STAGES, score, select
 from ranksaga.run.store import Entry, Store
 
 SOURCE = Path(importlib.import_module("ranksaga").__file__ or "").parent
@@ -399,6 +399,8 @@ def test_no_stage_is_named_but_where_stages_are_defined() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Compare) and names_of(node) & asked:
                 named += [(path.name, one) for one in texts_of(node) if one in STAGES]
+            if isinstance(node, ast.For) and names_of(node.target) & asked:
+                named += [(path.name, one) for one in texts_of(node.iter) if one in (*STAGES, *RENAMED)]
             if isinstance(node, ast.Call) and names_of(node.func) & {"Work", "Line", "Stage", "runs_to", "launch"}:
                 named += [(path.name, one) for one in texts_of(node) if one in STAGES]
             if isinstance(node, ast.keyword) and node.arg in asked:

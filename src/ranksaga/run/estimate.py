@@ -29,7 +29,7 @@ from ranksaga.run.probe import (
     sources_like,
     timed_steps,
 )
-from ranksaga.run.stages import BASELINE, DATA, REPORT, TRAIN
+from ranksaga.run.stages import BASELINE, DATA, REPORT, SCORE, SELECT, TRAIN
 from ranksaga.run.store import Store
 from ranksaga.run.tokens import TokenCounter, shape_of
 from ranksaga.run.workload import Course, Load, Work, courses, workload
@@ -222,7 +222,7 @@ def _rows(
             name = course.name + (f" seed {seed + 1}" if seed else "")
             what = f"{name} {', '.join(course.views)}: {steps.total:,} steps"
             found.append((TRAIN.name, what, tokens, machine.training(course.name, steps)))
-    for stage, what in (("select", "candidates on dev"), ("optimized", "encode and search again")):
+    for stage, what in ((SELECT.name, "candidates on dev"), (SCORE.name, "encode and search again")):
         for preset in context.recipe.presets:
             mine = [work for work in works if (work.stage, work.preset) == (stage, preset)]
             if mine:

@@ -121,7 +121,7 @@ def courses(context: Context, plan: Plan) -> list[Course]:
 def workload(context: Context, plan: Plan, counter: TokenCounter, shape: Shape) -> list[Work]:
     """What the stages baseline, select and score compute; nothing is taken from a cache of earlier runs."""
     counts = _Counts(context, plan, counter, shape)
-    return [*counts.baseline(), *counts.select(), *counts.optimized()]
+    return [*counts.baseline(), *counts.select(), *counts.score()]
 
 
 class _Counts:
@@ -183,7 +183,7 @@ class _Counts:
         queries = self._load(self._counter.queries([subject.dataset.queries.texts[row] for row in rows]))
         return queries + share.times(least), queries + share.times(many)
 
-    def optimized(self) -> Iterator[Work]:
+    def score(self) -> Iterator[Work]:
         """Every dataset by the models that score it; documents again where they changed."""
         presets = list(dict.fromkeys(course.preset for course in self._courses))
         for preset in presets:
