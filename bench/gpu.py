@@ -144,8 +144,8 @@ def check_run(setting: Setting, report: Report, folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     from ranksaga.recipe import Recipe
+    from ranksaga.run.console import Silent
     from ranksaga.run.pipeline import run_recipe
-    from ranksaga.run.voice import Silent
 
     best = {
         "epochs": 1,

@@ -52,8 +52,8 @@ def cut(name: str, target: Path) -> str:
 def main() -> None:
     """Cut the collections, run the recipe, print its table."""
     from ranksaga.recipe import Recipe
+    from ranksaga.run.console import Terminal
     from ranksaga.run.pipeline import run_recipe
-    from ranksaga.run.voice import Terminal
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", help="minilm, or a model's folder")

@@ -57,11 +57,11 @@ def main() -> None:
     from ranksaga.data.dataset import Qrels
     from ranksaga.recipe import Recipe
     from ranksaga.retrieve.lexical import LexicalIndex
+    from ranksaga.run.console import Silent
     from ranksaga.run.context import Context
     from ranksaga.run.measure import baseline, vectors_of
     from ranksaga.run.plan import SHIPPED, draw_plan
     from ranksaga.run.store import Store
-    from ranksaga.run.voice import Silent
     from ranksaga.train.teacher import Mix, Passages, Teacher, choose_mix, passages_of
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)

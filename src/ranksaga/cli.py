@@ -94,7 +94,7 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Reuse nothing.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the resolved recipe and the stages, check the names in it; do nothing."),
+        typer.Option("--dry-run", help="Show the resolved recipe, and which stages are done and to do; do nothing."),
     ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Write where the time of this process went (profile.json) and show it.")
@@ -106,19 +106,23 @@ def run(
     from ranksaga.backends.base import launch
     from ranksaga.profile import profiled
     from ranksaga.recipe import dump_recipe, load_recipe
-    from ranksaga.run.account import write_profile
-    from ranksaga.run.stages import STAGES, check_stages
+    from ranksaga.run.pipeline import stages_done
+    from ranksaga.run.profiling import write_profile
+    from ranksaga.run.stages import check_stages
 
     resolved = load_recipe(recipe, set_ or [])
     check_stages(start, stop)
     if dry_run:
         _check_names(resolved, on, detach=detach)
-        typer.echo(dump_recipe(resolved) + f"# stages: {' -> '.join(STAGES)}\n# folder: {out / resolved.name}")
+        folder = out / resolved.name
+        typer.echo(f"{dump_recipe(resolved)}# folder: {folder}")
+        for stage, done in stages_done(resolved, folder):
+            typer.echo(f"# {stage.name:10s} {'done' if done else 'to do':5s}  {stage.description}")
         return
-    with profiled() if profile else nullcontext() as account:
+    with profiled() if profile else nullcontext() as times:
         outcome = launch(resolved, out / resolved.name, on=on, detach=detach, start=start, stop=stop, fresh=fresh)
-    if account is not None:
-        typer.echo(f"{write_profile(account, resolved, out / resolved.name)}\n", err=as_json)
+    if times is not None:
+        typer.echo(f"{write_profile(times, resolved, out / resolved.name)}\n", err=as_json)
     if as_json:
         typer.echo(json.dumps(outcome.as_json(), indent=2))
     else:
@@ -145,7 +149,9 @@ def finetune(
     recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")], out: Out = Path("runs"), set_: Set = None
 ) -> None:
     """Fine-tune only: the stages data to select of a run."""
-    run(recipe=recipe, out=out, stop="select", set_=set_)
+    from ranksaga.run.stages import SELECT
+
+    run(recipe=recipe, out=out, stop=SELECT.name, set_=set_)
 
 
 @app.command()
@@ -231,6 +237,7 @@ def report(
     from ranksaga.backends.base import launch
     from ranksaga.recipe import load_recipe
     from ranksaga.run.pipeline import is_finished
+    from ranksaga.run.stages import REPORT
 
     source = run_folder / "recipe.yaml"
     if not source.is_file():
@@ -241,7 +248,7 @@ def report(
             f"{run_folder}: the run is not finished, or what it reads has changed since; "
             f"go on with: ranksaga run {source} --out {run_folder.parent}"
         )
-    outcome = launch(recipe, run_folder, start="report")
+    outcome = launch(recipe, run_folder, start=REPORT.name)
     typer.echo(json.dumps(outcome.as_json(), indent=2) if as_json else outcome.text())
 
 
@@ -263,8 +270,8 @@ def estimate(
     hourly = parse_price(price, "--price") if price is not None else None
     if gpu is not None:
         find_gpu(gpu)  # before torch is loaded
+    from ranksaga.run.console import Terminal
     from ranksaga.run.estimate import estimate as estimated
-    from ranksaga.run.voice import Terminal
 
     found = estimated(resolved, Terminal(), gpu=gpu, price=hourly)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else found.text())

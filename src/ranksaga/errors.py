@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 __all__ = [
     "BackendError",
     "DataError",
@@ -24,6 +27,21 @@ class RankSagaError(Exception):
     """
 
     exit_code: int = 1
+
+    def as_json(self) -> dict[str, str]:
+        """Message and type, for another process."""
+        return {"error": str(self), "type": type(self).__name__}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> RankSagaError:
+        """The inverse of :meth:`as_json`; a type that is not known here (another release's) becomes the base."""
+        kinds: dict[str, type[RankSagaError]] = {}
+        to_see: list[type[RankSagaError]] = [RankSagaError]
+        while to_see:
+            kind = to_see.pop()
+            kinds[kind.__name__] = kind
+            to_see += kind.__subclasses__()
+        return kinds.get(str(values.get("type")), RankSagaError)(str(values["error"]))
 
 
 class UsageError(RankSagaError):

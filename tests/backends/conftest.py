@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ranksaga.recipe import Recipe
+from ranksaga.run.console import Silent
 from ranksaga.run.pipeline import run_recipe
-from ranksaga.run.voice import Silent
 
 STEPS = 12
 RECIPE: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Any
 
 import pytest
 
+from ranksaga import errors
 from ranksaga.backends import job as module
 from ranksaga.backends.job import Job, Places, Saving, pack, perform
-from ranksaga.errors import DataError, RecipeError
+from ranksaga.errors import DataError, RankSagaError, RecipeError
 from ranksaga.recipe import Recipe
 from ranksaga.run.pipeline import Outcome
+
+
+def all_errors() -> list[type[RankSagaError]]:
+    return [getattr(errors, name) for name in errors.__all__]
 
 
 def folder_of(path: Path) -> Path:
@@ -53,7 +59,7 @@ def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_what_was_to_be_done_anew_is_done_anew_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Mapping[str, Any]] = []
 
-    def run_recipe(recipe: Recipe, folder: Path, voice: Saving, **options: Any) -> Outcome:
+    def run_recipe(recipe: Recipe, folder: Path, console: Saving, **options: Any) -> Outcome:
         told.append(options)
         if len(told) == 1:
             raise KeyboardInterrupt  # how a machine that is wanted elsewhere announces itself
@@ -77,17 +83,55 @@ def test_a_mistake_of_the_user_comes_back_as_data(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(module, "run_recipe", refuse)
     job, _ = pack(recipe(), places=places(tmp_path))
-    assert perform(job, lambda: None) == {"error": "no such thing", "exit_code": 2}
+    told = json.loads(json.dumps(perform(job, lambda: None)))
+    assert told == {"error": "no such thing", "type": "DataError"}
+    error = RankSagaError.from_json(told)
+    assert (type(error), str(error), error.exit_code) == (DataError, "no such thing", 2)
 
 
 def test_a_long_piece_of_work_is_saved_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 50))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     saved: list[int] = []
-    voice = Saving(lambda: saved.append(1))
-    voice.stage("train", "best", False)
-    with voice.progress("train", 10) as advance:
+    console = Saving(lambda: saved.append(1))
+    console.stage("train", "best", False)
+    with console.progress("train", 10) as advance:
         step: Callable[..., None] = advance
         for _ in range(10):
             step(1)
     assert 2 <= len(saved) <= 8
+
+
+@pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
+def test_an_error_keeps_its_type_on_the_way_to_another_process(kind: type[RankSagaError]) -> None:
+    back = RankSagaError.from_json(json.loads(json.dumps(kind("why").as_json())))
+    assert (type(back), str(back), back.exit_code) == (kind, "why", kind.exit_code)
+
+
+def test_an_error_of_another_release_is_one_all_the_same() -> None:
+    for values in ({"error": "why", "exit_code": 2}, {"error": "why", "type": "NewError"}):
+        assert type(RankSagaError.from_json(values)) is RankSagaError
+
+
+def test_all_folders_of_the_shipped_model_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    towers = ["model", "model_query", "model_document"]
+
+    def run_recipe(recipe: Recipe, folder: Path, console: Saving, **options: Any) -> Outcome:
+        for name in towers:
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / "modules.json").write_text(name)
+        return Outcome(folder, "report", False, 1.0, "", {})
+
+    monkeypatch.setattr(module, "run_recipe", run_recipe)
+    job, _ = pack(recipe(), places=places(tmp_path), model="mine")
+    perform(job, lambda: None)
+    kept = {str(path.parent): path.read_text() for path in sorted((tmp_path / "models").rglob("modules.json"))}
+    shipped = tmp_path / "models" / "mine"
+    places_of = [shipped, shipped / "model_query", shipped / "model_document"]
+    assert kept == {str(place): name for place, name in zip(places_of, towers, strict=True)}
+    # The next recipe's model has one tower.
+    for name in towers[1:]:
+        shutil.rmtree(tmp_path / "runs" / "r" / name)
+    del towers[1:]
+    perform(job, lambda: None)
+    assert [path.parent.name for path in (tmp_path / "models").rglob("modules.json")] == ["mine"]

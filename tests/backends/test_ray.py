@@ -27,7 +27,7 @@ ray = pytest.importorskip("ray", reason="the ray extra is not installed")
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from ranksaga.backends import ray_cluster  # noqa: E402 - it imports ray
-from ranksaga.backends.ray_cluster import Actor, Crew, Place, parse_place  # noqa: E402
+from ranksaga.backends.ray_cluster import Actor, Place, RayWorkers, parse_place  # noqa: E402
 
 TINY = Path(__file__).parents[1] / "train" / "tiny_training.py"
 pytestmark = pytest.mark.timeout(900)  # starting the processes takes most of it
@@ -99,15 +99,15 @@ def losses(folder: Path) -> list[float]:
 @pytest.mark.usefixtures("connected")
 def test_two_pieces_of_work_side_by_side_give_the_same(small: SimpleNamespace, model: Path, tmp_path: Path) -> None:
     """A worker for each."""
-    crew = Crew(2)
+    workers = RayWorkers(2)
 
     def work(seed: int) -> tuple[int, dict[int, Any]]:
         folder = tmp_path / f"far-{seed}"
-        crew.train(small.load(model), [small.word_pairs()], small.settings(), seed=seed, folder=folder, **OPTIONS)
+        workers.train(small.load(model), [small.word_pairs()], small.settings(), seed=seed, folder=folder, **OPTIONS)
         engine = Engine(small.load(model), "bf16" if seed else "fp32", "cosine")
-        return crew.share, dict(crew.vectors(engine, batches_of(seed)))
+        return workers.share, dict(workers.vectors(engine, batches_of(seed)))
 
-    for seed, (share, found) in enumerate(crew.map(work, range(2))):
+    for seed, (share, found) in enumerate(workers.map(work, range(2))):
         assert share == 1
         engine = Engine(small.load(model), "bf16" if seed else "fp32", "cosine")
         expected = dict(LocalWorkers().vectors(engine, batches_of(seed)))
@@ -122,15 +122,15 @@ def test_two_pieces_of_work_side_by_side_give_the_same(small: SimpleNamespace, m
 @pytest.mark.slow
 @pytest.mark.usefixtures("connected")
 def test_an_actor_that_is_killed_is_replaced(small: SimpleNamespace, model: Path) -> None:
-    crew = Crew(2)
+    workers = RayWorkers(2)
     engine = Engine(small.load(model), "fp32", "cosine")
     batches = batches_of(0)
     expected = dict(LocalWorkers().vectors(engine, batches))
-    actors = crew._pool()
+    actors = workers._pool()
     processes = [ray.get(actor.__ray_call__.remote(lambda self: os.getpid())) for actor in actors]
     assert len({ray.get(actor.__ray_call__.remote(node_of)) for actor in actors}) == 2
     found = {}
-    for count, (place, vectors) in enumerate(crew.vectors(engine, batches)):
+    for count, (place, vectors) in enumerate(workers.vectors(engine, batches)):
         found[place] = vectors
         if count == 10:
             os.kill(processes[0], signal.SIGKILL)
@@ -147,7 +147,7 @@ def node_of(_: Actor) -> str:
 @pytest.mark.usefixtures("connected")
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_a_training_goes_on_when_a_worker_is_killed(small: SimpleNamespace, model: Path, tmp_path: Path) -> None:
-    crew, settings = Crew(2), small.settings(epochs=10)
+    workers, settings = RayWorkers(2), small.settings(epochs=10)
     options = {**OPTIONS, "seed": 7}
     alone, folder = tmp_path / "alone", tmp_path / "run"
     small.train(small.load(model), [small.word_pairs()], settings, folder=alone, **options)
@@ -156,7 +156,7 @@ def test_a_training_goes_on_when_a_worker_is_killed(small: SimpleNamespace, mode
     killer = threading.Thread(target=kill_a_worker, args=(folder / "loss.jsonl", killed), daemon=True)
     killer.start()
     told: list[int] = []
-    result = crew.train(
+    result = workers.train(
         small.load(model),
         [small.word_pairs()],
         settings,
@@ -174,7 +174,7 @@ def test_a_training_goes_on_when_a_worker_is_killed(small: SimpleNamespace, mode
         np.testing.assert_allclose(value, weights[name], atol=1e-3, err_msg=name)
     # What the user has to mend comes back as such, and is not tried again.
     with pytest.raises(RankSagaError, match="finished run of other settings"):
-        crew.train(small.load(model), [small.word_pairs()], small.settings(scale=10.0), folder=folder, **options)
+        workers.train(small.load(model), [small.word_pairs()], small.settings(scale=10.0), folder=folder, **options)
 
 
 def kill_a_worker(log: Path, killed: list[int]) -> None:
@@ -250,10 +250,10 @@ def test_workers_and_threads_fit_the_nodes(
         "nodes",
         lambda: [{"Alive": True, "NodeID": str(place), "Resources": one} for place, one in enumerate(nodes)],
     )
-    crew = Crew(workers)
-    assert (crew._threads, "".join(crew._homes)) == (threads, homes)
-    assert crew.workers == (
+    made = RayWorkers(workers)
+    assert (made._threads, "".join(made._homes)) == (threads, homes)
+    assert made.workers == (
         workers or sum(int(one.get("GPU", 0)) for one in nodes) or sum("CPU" in one for one in nodes)
     )
     with pytest.raises(UsageError, match="99 workers on a cluster of"):
-        Crew(99)
+        RayWorkers(99)

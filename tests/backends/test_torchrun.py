@@ -103,16 +103,16 @@ torchrun._join()
 if distributed.get_rank():
     torchrun._follow("cpu")
 else:
-    crew = torchrun.Crew("cpu")
+    workers = torchrun.TorchrunWorkers("cpu")
     try:
-        list(crew.vectors(Engine("faulty"), [0, 1, 2]))
+        list(workers.vectors(Engine("faulty"), [0, 1, 2]))
     except StageError as error:
         print(error)
-    left = crew.vectors(Engine("left"), [0, 1, 2])
+    left = workers.vectors(Engine("left"), [0, 1, 2])
     next(left)
     left.close()
-    print(sorted((place, float(made[0, 0])) for place, made in crew.vectors(Engine("good"), [5, 6, 7])))
-    crew.dismiss()
+    print(sorted((place, float(made[0, 0])) for place, made in workers.vectors(Engine("good"), [5, 6, 7])))
+    workers.stop()
 distributed.destroy_process_group()
 """
 

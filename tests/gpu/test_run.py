@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from ranksaga.recipe import Recipe
-from ranksaga.run import choice
+from ranksaga.run.console import Silent
 from ranksaga.run.pipeline import run_recipe
-from ranksaga.run.voice import Silent
+from ranksaga.run.stages import SCORE, select
 
 LORA = {"rank": 2, "alpha": 4}
 SHORT: dict[str, Any] = {"max_steps": 2, "epochs": 1, "warmup_steps": 0}
@@ -65,7 +65,7 @@ def datasets(small: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(autouse=True)
 def last_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Selection scores all candidates and takes the last one: what a random model gains is chance."""
-    monkeypatch.setattr(choice, "choose", lambda base, candidates, *_: candidates[-1])
+    monkeypatch.setattr(select, "choose", lambda base, candidates, *_: candidates[-1])
 
 
 def run(
@@ -107,7 +107,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 def test_best_runs_in_half_precision(
     gpu: Any, tiny_folder: Path, datasets: list[str], tmp_path: Path, precision: str
 ) -> None:
-    folder = run(tiny_folder, datasets, tmp_path / "run", precision, ("best",), stop="optimized")
+    folder = run(tiny_folder, datasets, tmp_path / "run", precision, ("best",), stop=SCORE.name)
     chosen = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("stages/select/*/choice.json")]
     assert chosen
     assert all(one["weight"] == 1.0 and one["document_weight"] == 0.5 for one in chosen)

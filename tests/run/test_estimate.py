@@ -17,6 +17,7 @@ from ranksaga.data.beir import write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.recipe import Distillation, Recipe, Training
+from ranksaga.run.console import Silent
 from ranksaga.run.context import Context
 from ranksaga.run.estimate import Card, Estimate, Here, Line, estimate
 from ranksaga.run.gpus import Gpu
@@ -24,7 +25,6 @@ from ranksaga.run.plan import draw_plan
 from ranksaga.run.probe import Pace, Range, Steps, _of_step, _pace_of, range_of, sample_steps, sources_like
 from ranksaga.run.store import Store
 from ranksaga.run.tokens import Shape, TokenCounter, shape_of
-from ranksaga.run.voice import Silent
 from ranksaga.run.workload import Load, courses, workload
 from ranksaga.train.embed import Pass
 
@@ -145,15 +145,15 @@ def test_the_baseline_reads_every_document_and_judged_query(context: Context) ->
 
 def test_documents_are_read_again_where_they_may_change(context: Context) -> None:
     works = workload(context, draw_plan(context)[0], TokenCounter(context.encoder), shape_of(context.encoder))
-    optimized = {(work.preset, work.what.split("/")[-1]): work for work in works if work.stage == "optimized"}
+    scored = {(work.preset, work.what.split("/")[-1]): work for work in works if work.stage == "score"}
     # 4 test queries and 4 dev queries, 3 tokens each; v2 reads the 140 tokens of the corpus too, best perhaps.
-    once = optimized["best", "full, 1 model"]
+    once = scored["best", "full, 1 model"]
     assert (once.low.tokens, once.high.tokens) == (8 * 3, 8 * 3 + 140)
-    assert optimized["v2", "full, 1 model"].low.tokens == 8 * 3 + 140
-    shared = optimized["best", "only, 2 models"]
+    assert scored["v2", "full, 1 model"].low.tokens == 8 * 3 + 140
+    shared = scored["best", "only, 2 models"]
     # One training; the folds may choose different weights.
     assert shared.high.tokens == 2 * (shared.low.tokens + 140)
-    apart = optimized["v2", "only, 2 models"]
+    apart = scored["v2", "only, 2 models"]
     assert apart.high.tokens == apart.low.tokens
     select = {work.what: work for work in works if work.stage == "select"}
     assert list(select) == ["best shipped, fold-1, fold-2: 24 candidates on dev"]  # v1 and v2 take their last epoch
@@ -259,7 +259,7 @@ def test_an_estimate_probes_every_training_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     found = estimate(recipe, Silent(), price=2.0)
     assert [line.stage for line in found.lines] == [
-        "data", "baseline", *["train"] * 7, "select", *["optimized"] * 3, "report",
+        "data", "baseline", *["train"] * 7, "select", *["score"] * 3, "report",
     ]  # fmt: skip
     for line in found.lines[1:]:
         assert 0 < line.seconds.low < line.seconds.high

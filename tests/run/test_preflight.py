@@ -15,9 +15,9 @@ from ranksaga.data.beir import write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import DataError
 from ranksaga.recipe import Recipe
-from ranksaga.run import flow, publish
-from ranksaga.run.pipeline import Outcome, is_finished, run_recipe
-from ranksaga.run.voice import Silent
+from ranksaga.run.console import Silent
+from ranksaga.run.pipeline import Outcome, is_finished, run_recipe, stages_done
+from ranksaga.run.stages import COMPARE, REPORT, SCORE, STAGES, compare, report, score
 
 QUERIES = 16
 SMALL: dict[str, Any] = {"epochs": 1, "max_steps": 1, "batch_size": 4}
@@ -209,9 +209,13 @@ def test_a_part_of_another_recipe_leaves_a_finished_run_alone(model: str, build:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("module", "name"), [(publish, "write_report"), (flow, "evaluate")])
-def test_what_fails_after_training_is_mended_without_training(
-    module: Any, name: str, model: str, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("module", "name", "stage"),
+    [(report, "write_report", REPORT), (compare, "compare", COMPARE), (score, "evaluate", SCORE)],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_what_fails_after_training_repeats_its_stage_and_the_later_ones_alone(
+    module: Any, name: str, stage: Any, model: str, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = recipe(model, build("full", train=range(8), test=range(8, 16)), preset="v1")
 
@@ -223,10 +227,14 @@ def test_what_fails_after_training_is_mended_without_training(
         with pytest.raises(RuntimeError, match="injected"):
             run(one, tmp_path / "run")
     assert not is_finished(one, tmp_path / "run")
+    left = STAGES[STAGES.index(stage.name) :]
+    shown = stages_done(one, tmp_path / "run")
+    assert [(each.name, done) for each, done in shown] == [(name, name not in left) for name in STAGES]
     _, listener = run(one, tmp_path / "run")
-    assert not {"data", "baseline", "pairs", "train", "select"} & set(listener.done)
+    assert set(listener.done) == set(left)
     assert is_finished(one, tmp_path / "run")
     assert (tmp_path / "run" / "report.html").is_file()
+    assert all(done for _, done in stages_done(one, tmp_path / "run"))
 
 
 def test_a_run_says_how_many_documents_are_the_query_itself(model: str, build: Build, tmp_path: Path) -> None:

@@ -7,26 +7,37 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ranksaga.run.store import Entry, Store
+from ranksaga.run.stage import Inputs
+from ranksaga.run.stages import TRAIN
+from ranksaga.run.store import Entry, NotDone, Store, Survey
+
+
+@dataclass(frozen=True)
+class Given(Inputs):
+    STAGE = TRAIN
+    VERSION = 1
+
+    number: int = 0
 
 
 def test_work_is_done_once_and_by_its_inputs(tmp_path: Path) -> None:
     calls: list[Path] = []
 
-    def work(folder: Path) -> dict[str, Any]:
+    def work(_: Given, folder: Path) -> dict[str, Any]:
         calls.append(folder)
         (folder / "out.txt").write_text("x")
         return {"n": len(calls)}
 
     store = Store(tmp_path)
-    first = store.work("train", "a", {"lr": 1}, work)
-    again = store.work("train", "a", {"lr": 1}, work)
-    other = store.work("train", "a", {"lr": 2}, work)
+    first = store.work("a", Given(1), work)
+    again = store.work("a", Given(1), work)
+    other = store.work("a", Given(2), work)
     assert len(calls) == 2
     assert first.folder == again.folder != other.folder
     assert again.summary == {"n": 1}
@@ -34,29 +45,19 @@ def test_work_is_done_once_and_by_its_inputs(tmp_path: Path) -> None:
 
 
 def test_failed_work_leaves_no_marker_and_is_done_again_in_the_same_folder(tmp_path: Path) -> None:
-    def fail(folder: Path) -> dict[str, Any]:
+    def fail(_: Given, folder: Path) -> dict[str, Any]:
         (folder / "half.txt").write_text("x")
         raise ValueError("no")
 
-    def finish(folder: Path) -> dict[str, Any]:
+    def finish(_: Given, folder: Path) -> dict[str, Any]:
         assert (folder / "half.txt").is_file()
         return {}
 
     store = Store(tmp_path)
     with pytest.raises(ValueError, match="no"):
-        store.work("train", "a", {}, fail)
-    assert not store.entry("train", "a", {}).done
-    assert store.work("train", "a", {}, finish).done
-
-
-def test_fresh_does_everything_again_from_nothing(tmp_path: Path) -> None:
-    def work(folder: Path) -> dict[str, Any]:
-        assert not (folder / "old.txt").exists()
-        (folder / "old.txt").write_text("x")
-        return {}
-
-    Store(tmp_path).work("train", "a", {}, work)
-    assert not Store(tmp_path, fresh=True).work("train", "a", {}, work).summary
+        store.work("a", Given(), fail)
+    assert not store.entry("a", Given()).done
+    assert store.work("a", Given(), finish).done
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_fresh_does_everything_again_from_nothing(tmp_path: Path) -> None:
 def test_what_is_damaged_is_done_again_from_nothing(tmp_path: Path, name: str, content: str | None) -> None:
     calls: list[list[str]] = []
 
-    def work(folder: Path) -> dict[str, Any]:
+    def work(_: Given, folder: Path) -> dict[str, Any]:
         calls.append(sorted(path.name for path in folder.iterdir()))
         (folder / "deep").mkdir()
         (folder / "out.json").write_text('{"n": 1}')
@@ -86,21 +87,21 @@ def test_what_is_damaged_is_done_again_from_nothing(tmp_path: Path, name: str, c
         (folder / "deep" / "weights.safetensors").write_text("weights")
         return {"n": 1}
 
-    entry = Store(tmp_path).work("train", "a", {}, work)
-    assert Store(tmp_path).work("train", "a", {}, work).summary == {"n": 1}
+    entry = Store(tmp_path).work("a", Given(), work)
+    assert Store(tmp_path).work("a", Given(), work).summary == {"n": 1}
     assert len(calls) == 1
     if content is None:
         (entry.folder / name).unlink()
     else:
         (entry.folder / name).write_text(content)
     assert not entry.sound
-    assert Store(tmp_path).work("train", "a", {}, work).summary == {"n": 1}
+    assert Store(tmp_path).work("a", Given(), work).summary == {"n": 1}
     assert calls == [["inputs.json", "log.txt"]] * 2
     assert entry.sound
 
 
 def test_a_marker_of_a_release_that_noted_no_outputs_is_believed(tmp_path: Path) -> None:
-    entry = Store(tmp_path).work("train", "a", {}, lambda folder: {"n": 1})
+    entry = Store(tmp_path).work("a", Given(), lambda *_: {"n": 1})
     stored = json.loads((entry.folder / "done.json").read_text())
     del stored["files"]
     (entry.folder / "done.json").write_text(json.dumps(stored))
@@ -110,12 +111,12 @@ def test_a_marker_of_a_release_that_noted_no_outputs_is_believed(tmp_path: Path)
 
 def test_a_damaged_account_of_attempts_counts_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    folder = store.entry("train", "a", {}).folder
+    folder = store.entry("a", Given()).folder
     for content in ("", "{", "[]", '{"seconds": "x"}', '{"seconds": 1000}'):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "attempts.json").write_text(content)
         (folder / "done.json").unlink(missing_ok=True)
-        assert (store.work("train", "a", {}, lambda folder: {}).seconds >= 1000) == ("1000" in content)
+        assert (store.work("a", Given(), lambda *_: {}).seconds >= 1000) == ("1000" in content)
 
 
 def test_the_same_work_asked_for_side_by_side_is_done_once(tmp_path: Path) -> None:
@@ -123,13 +124,13 @@ def test_the_same_work_asked_for_side_by_side_is_done_once(tmp_path: Path) -> No
         store, calls, threads = Store(tmp_path / str(race)), [0], 4
         start = threading.Barrier(threads)
 
-        def work(folder: Path, calls: list[int] = calls) -> dict[str, Any]:
+        def work(_: Given, folder: Path, calls: list[int] = calls) -> dict[str, Any]:
             calls[0] += 1
             return {}
 
         def ask(_: int, store: Store = store, start: threading.Barrier = start, work: Any = work) -> Entry:
             start.wait()
-            return store.work("train", "a", {}, work)
+            return store.work("a", Given(), work)
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(ask, range(threads)))
@@ -142,7 +143,7 @@ def test_stages_side_by_side_have_their_own_logs_and_leave_the_level_as_it_was(t
     before, handlers = library.level, list(library.handlers)
 
     def ask(label: str) -> Entry:
-        def work(folder: Path) -> dict[str, Any]:
+        def work(_: Given, folder: Path) -> dict[str, Any]:
             both.wait()
             module.info("of %s", label)
             with ThreadPoolExecutor(1) as pool:  # one that was given the context, as the encoder's is
@@ -150,7 +151,7 @@ def test_stages_side_by_side_have_their_own_logs_and_leave_the_level_as_it_was(t
             both.wait()
             return {}
 
-        entry = store.work("train", label, {"label": label}, work)
+        entry = store.work(label, Given(ord(label)), work)
         both.wait()
         return entry
 
@@ -160,3 +161,23 @@ def test_stages_side_by_side_have_their_own_logs_and_leave_the_level_as_it_was(t
         lines = (entry.folder / "log.txt").read_text().splitlines()
         assert [line.split("ranksaga.test: ")[1] for line in lines] == [f"of {label}", f"in a thread of {label}"]
     assert (library.level, library.handlers) == (before, handlers)
+
+
+def test_the_identity_is_of_stage_version_and_fields() -> None:
+    @dataclass(frozen=True)
+    class Other(Inputs):
+        STAGE = TRAIN
+        VERSION = 2
+
+        number: int = 0
+
+    assert Given(1).as_json() == {"stage": "train", "version": 1, "number": 1}
+    assert len({one.identity for one in (Given(), Given(1), Other(), Given())}) == 3
+
+
+def test_a_survey_does_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NotDone):
+        Survey(tmp_path).work("a", Given(), lambda *_: pytest.fail("done"))
+    assert not (tmp_path / "stages").exists()
+    entry = Store(tmp_path).work("a", Given(), lambda *_: {})
+    assert Survey(tmp_path).work("b", Given(), lambda *_: pytest.fail("done")).folder == entry.folder

@@ -10,9 +10,9 @@ from typing import Any
 
 from ranksaga.errors import UsageError
 from ranksaga.recipe import Recipe
+from ranksaga.run.console import Terminal
 from ranksaga.run.folder import check_owner, check_run_folder
 from ranksaga.run.pipeline import Outcome, finished, run_recipe
-from ranksaga.run.voice import Terminal
 
 __all__ = ["check_place", "collect", "launch"]
 

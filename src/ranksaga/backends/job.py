@@ -22,11 +22,11 @@ from ranksaga.data.resolve import locate
 from ranksaga.errors import RankSagaError, RecipeError
 from ranksaga.files import atomic_dir, read_json_if_sound, write_json
 from ranksaga.recipe import Recipe
-from ranksaga.run.folder import check_owner, mark
+from ranksaga.run.console import Terminal
+from ranksaga.run.folder import MODEL, check_owner, mark
 from ranksaga.run.gpus import PRICE_VARIABLE
 from ranksaga.run.pipeline import Outcome, run_recipe
-from ranksaga.run.stages import STAGES, runs_to
-from ranksaga.run.voice import Terminal
+from ranksaga.run.stages import BASELINE, REPORT
 
 __all__ = ["Away", "Job", "Places", "pack", "perform"]
 
@@ -81,7 +81,7 @@ class Away(Outcome):
 
     def text(self) -> str:
         """For the terminal."""
-        return self.note or (super().text() if self.stopped_after == STAGES[-1] else self._stopped())
+        return self.note or (super().text() if self.stopped_after == REPORT.name else self._stopped())
 
     def _stopped(self) -> str:
         where = f"stopped after {self.stopped_after}; its stages stay where it ran"
@@ -121,7 +121,7 @@ def pack(recipe: Recipe, *, places: Places, model: str | None = None, **options:
 def perform(job: Job, save: Callable[[], None]) -> dict[str, Any]:
     """Execute a job; ``save`` makes what is in its places durable and is called after each piece of work.
 
-    A mistake of the user comes back as ``{"error": ..., "exit_code": ...}``: trying again would not mend it.
+    A mistake of the user comes back as an error's JSON: trying again would not mend it.
     """
     places = job.places
     folder = Path(places.runs) / job.run
@@ -138,15 +138,15 @@ def perform(job: Job, save: Callable[[], None]) -> dict[str, Any]:
             start, fresh = (None, False) if again else (job.start, job.fresh)
             outcome = run_recipe(recipe, folder, Saving(save), start=start, stop=job.stop, fresh=fresh)
             table = outcome.table
-            if job.stop == "baseline":
+            if job.stop == BASELINE.name:
                 from ranksaga.run.figures import baseline_figures
 
                 table = baseline_figures(recipe, folder)
-            if runs_to(job.stop, "report"):
-                _keep_model(folder / "model", Path(places.models) / job.model)
+            if job.stop in (None, REPORT.name):
+                _keep_model(folder, Path(places.models) / job.model)
             return {**asdict(outcome), "folder": str(folder), "table": table}
     except RankSagaError as error:
-        return {"error": str(error), "exit_code": error.exit_code}
+        return error.as_json()
     finally:
         save()
 
@@ -181,9 +181,12 @@ class Saving(Terminal):
         self._last = time.monotonic()
 
 
-def _keep_model(source: Path, target: Path) -> None:
+def _keep_model(run: Path, target: Path) -> None:
+    """Copy the shipped model, and into its folder the plain models of its towers, where it has two."""
     with atomic_dir(target) as folder:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+        shutil.copytree(run / MODEL, folder, dirs_exist_ok=True)
+        for tower in run.glob(f"{MODEL}_*/"):
+            shutil.copytree(tower, folder / tower.name)
 
 
 @contextmanager

@@ -24,10 +24,10 @@ from ranksaga.backends.job import Away, Job, Places, pack, perform
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import atomic_open, read_json_if_sound, write_json
 from ranksaga.recipe import Recipe
+from ranksaga.run.console import Terminal
 from ranksaga.run.folder import LOCK, MARKER, check_run_folder, mark
 from ranksaga.run.gpus import price_on
 from ranksaga.run.pipeline import Outcome
-from ranksaga.run.voice import Terminal
 
 __all__ = ["APP", "GPU", "app", "collect", "detached_in_front", "execute", "parse_gpu", "run_on_modal"]
 
@@ -227,9 +227,7 @@ def _result(call: Any) -> dict[str, Any]:
     except Exception as error:  # raised over there by something that is no part of ranksaga
         raise _failed(error) from None
     if "error" in result:
-        refused = RankSagaError(f"on Modal: {result['error']}")
-        refused.exit_code = result["exit_code"]
-        raise refused
+        raise RankSagaError.from_json({**result, "error": f"on Modal: {result['error']}"})
     return result
 
 

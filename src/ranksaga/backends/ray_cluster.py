@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import ray
@@ -32,16 +32,18 @@ from ranksaga.encode.engine import Engine, Tokens
 from ranksaga.encode.models import on_cpu
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.recipe import Recipe, Training
+from ranksaga.run.console import Terminal
 from ranksaga.run.pipeline import Outcome, run_recipe
-from ranksaga.run.team import Sharing
-from ranksaga.run.voice import Terminal
+from ranksaga.run.workers import SharedWorkers, TrainingOptions
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from ranksaga.train.pairs import TrainingPairs
+    from ranksaga.train.teacher import Teacher
     from ranksaga.train.trainer import Progress, TrainingResult
 
-__all__ = ["Crew", "Place", "parse_place", "run_on_ray"]
+__all__ = ["Place", "RayWorkers", "parse_place", "run_on_ray"]
 
 KEPT = 2  # engines that an actor holds: one for queries, one for documents
 SENT = 8  # engines in the object store: of several pieces side by side
@@ -79,10 +81,10 @@ def run_on_ray(recipe: Recipe, folder: Path, place: Place, **options: Any) -> Ou
         RankSagaError: what the run itself raised.
     """
     with _connected(place), _plainly():
-        return run_recipe(recipe, folder.resolve(), Terminal(), team=Crew(place.workers), **options)
+        return run_recipe(recipe, folder.resolve(), Terminal(), workers=RayWorkers(place.workers), **options)
 
 
-class Crew(Sharing):
+class RayWorkers(SharedWorkers):
     """A run's team on the cluster that this process is connected to.
 
     Args:
@@ -131,22 +133,22 @@ class Crew(Sharing):
     def train(
         self,
         model: SentenceTransformer,
-        sources: Sequence[Any],
+        sources: Sequence[TrainingPairs] | Sequence[Teacher],
         settings: Training,
         *,
         progress: Progress | None = None,
-        **options: Any,
+        **options: Unpack[TrainingOptions],
     ) -> TrainingResult:
         """With Ray Train, by as many workers as this piece of the run may have."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        desk = ray.remote(num_cpus=0)(Desk).remote()
+        monitor = ray.remote(num_cpus=0)(TrainingMonitor).remote()
         scratch = Path(options["folder"]) / "ray"  # what Ray Train notes down for itself
-        lesson = ray.put((on_cpu(model), sources, settings, options))
+        job = ray.put((on_cpu(model), sources, settings, options))
         trainer = TorchTrainer(
             _fit,
-            train_loop_config={"lesson": [lesson], "desk": desk, "threads": self._threads},
+            train_loop_config={"job": [job], "monitor": monitor, "threads": self._threads},
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if self._gpu else "gloo", timeout_s=24 * 3600),
             scaling_config=ScalingConfig(
                 num_workers=self.share,
@@ -159,7 +161,7 @@ class Crew(Sharing):
             ),
         )
         try:
-            outcome = _followed(trainer.fit, desk, progress)
+            outcome = _followed(trainer.fit, monitor, progress)
         except ray.train.TrainingFailedError as error:
             raise BackendError(
                 f"training failed on Ray more than {RETRIES} times ({_first(error)}); "
@@ -213,7 +215,7 @@ class Actor:
         return dict(self._engines)[identity](tokens)
 
 
-class Desk:
+class TrainingMonitor:
     """Where a training's rank 0 reports its last step and, when it is over, what came of it."""
 
     def __init__(self) -> None:
@@ -225,7 +227,7 @@ class Desk:
         self._report = report
 
     def close(self, outcome: Any) -> None:
-        """It is over: the result, or message and exit code of what the user has to mend."""
+        """It is over: the result, or as JSON the error that the user has to mend."""
         self._outcome = outcome
 
     def read(self) -> tuple[dict[str, Any], Any]:
@@ -243,23 +245,23 @@ def _fit(config: dict[str, Any]) -> None:
 
     torch.set_num_threads(config["threads"])
     leads = get_context().get_world_rank() == 0
-    desk = config["desk"]
-    model, sources, settings, options = ray.get(config["lesson"][0])
+    monitor = config["monitor"]
+    model, sources, settings, options = ray.get(config["job"][0])
     try:
         outcome: Any = train(
             model.to(get_device()),
             sources,
             settings,
-            progress=(lambda **report: desk.tell.remote(report)) if leads else None,
+            progress=(lambda **report: monitor.tell.remote(report)) if leads else None,
             **options,
         )
     except RankSagaError as error:  # trying again would not mend it
-        outcome = (str(error), error.exit_code)
+        outcome = error.as_json()
     if leads:
-        ray.get(desk.close.remote(outcome))
+        ray.get(monitor.close.remote(outcome))
 
 
-def _followed(fit: Callable[[], Any], desk: Any, progress: Progress | None) -> Any:
+def _followed(fit: Callable[[], Any], monitor: Any, progress: Progress | None) -> Any:
     """Fit and tell of the steps meanwhile; in a thread, for it would take the interrupt key for itself."""
     beside = ThreadPoolExecutor(1)
     fitting = beside.submit(fit)
@@ -267,19 +269,17 @@ def _followed(fit: Callable[[], Any], desk: Any, progress: Progress | None) -> A
     seen = 0
     while not fitting.done():
         wait_for([fitting], timeout=1.0)
-        report, _ = ray.get(desk.read.remote())
+        report, _ = ray.get(monitor.read.remote())
         if progress is not None and report and report["step"] > seen:
             progress(**report)
             seen = report["step"]
     fitting.result()
-    return ray.get(desk.read.remote())[1]
+    return ray.get(monitor.read.remote())[1]
 
 
 def _checked(outcome: Any, folder: Path) -> TrainingResult:
-    if isinstance(outcome, tuple):
-        refused = RankSagaError(outcome[0])
-        refused.exit_code = outcome[1]
-        raise refused
+    if isinstance(outcome, dict):
+        raise RankSagaError.from_json(outcome)
     if not (folder / "training.json").is_file():
         raise BackendError(
             f"a worker trained on another machine, and what it wrote to {folder} is not here; "

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,15 @@ from ranksaga.encode.models import on_cpu
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import read_json, write_json
 from ranksaga.recipe import Recipe, Training
+from ranksaga.run.console import Terminal
 from ranksaga.run.pipeline import Outcome, run_recipe
-from ranksaga.run.team import Alone
-from ranksaga.run.voice import Terminal
+from ranksaga.run.workers import LocalRunWorkers, TrainingOptions
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from ranksaga.train.pairs import TrainingPairs
+    from ranksaga.train.teacher import Teacher
     from ranksaga.train.trainer import Progress, TrainingResult
 
 __all__ = ["main", "parse_count", "run_on_torchrun"]
@@ -65,15 +67,13 @@ def run_on_torchrun(recipe: Recipe, folder: Path, count: int, **options: Any) ->
         BackendError: a process died.
         RankSagaError: what the run itself raised.
     """
-    with tempfile.TemporaryDirectory(prefix="ranksaga-") as desk:
-        job = Path(desk) / "job.json"
+    with tempfile.TemporaryDirectory(prefix="ranksaga-") as shared:
+        job = Path(shared) / "job.json"
         write_json(job, {"recipe": recipe.model_dump(mode="json"), "folder": str(folder), "options": options})
         _start(count, job)
         result = read_json(job.with_name("result.json"))
     if "error" in result:
-        refused = RankSagaError(result["error"])
-        refused.exit_code = result["exit_code"]
-        raise refused
+        raise RankSagaError.from_json(result)
     return Outcome(**{**result, "folder": Path(result["folder"])})
 
 
@@ -109,12 +109,12 @@ def _start(count: int, job: Path) -> None:
         logging.disable(logging.NOTSET)
 
 
-def _cause(error: Any, count: int, desk: Path) -> str:
+def _cause(error: Any, count: int, shared: Path) -> str:
     """What ended the run. A rank that is killed makes others fail, and so does the first one that raises."""
     killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
     for rank, failure in killed.items():
         return f"rank {rank} of {count} was killed ({signal.Signals(-failure.exitcode).name}); {GO_ON}"
-    notes = sorted(desk.glob("rank-*.txt"), key=lambda path: path.stat().st_mtime_ns)
+    notes = sorted(shared.glob("rank-*.txt"), key=lambda path: path.stat().st_mtime_ns)
     if not notes:
         rank, failure = next(iter(error.failures.items()))
         return f"rank {rank} of {count} ended with exit code {failure.exitcode}; {GO_ON}"
@@ -175,19 +175,19 @@ def _join() -> str:
 
 def _lead(job: dict[str, Any], device: str) -> dict[str, Any]:
     """Run the recipe; a mistake of the user comes back as data."""
-    crew = Crew(device)
+    workers = TorchrunWorkers(device)
     recipe = Recipe.model_validate(job["recipe"])
     result: dict[str, Any]
     try:
-        outcome = run_recipe(recipe, Path(job["folder"]), Terminal(), team=crew, **job["options"])
+        outcome = run_recipe(recipe, Path(job["folder"]), Terminal(), workers=workers, **job["options"])
         result = {**asdict(outcome), "folder": str(outcome.folder)}
     except RankSagaError as error:
-        result = {"error": str(error), "exit_code": error.exit_code}
-    crew.dismiss()
+        result = error.as_json()
+    workers.stop()
     return result
 
 
-class Crew(Alone):
+class TorchrunWorkers(LocalRunWorkers):
     """Rank 0's team: itself and those that :func:`_follow`."""
 
     def __init__(self, device: str) -> None:
@@ -202,7 +202,7 @@ class Crew(Alone):
         new = engine.identity not in self._sent
         if new:
             self._sent.append(engine.identity)
-        _tell(("encode", engine.identity, engine if new else None, batches))
+        _broadcast(("encode", engine.identity, engine if new else None, batches))
         try:
             yield from _own(engine, batches)
         finally:
@@ -213,19 +213,19 @@ class Crew(Alone):
     def train(
         self,
         model: SentenceTransformer,
-        sources: Sequence[Any],
+        sources: Sequence[TrainingPairs] | Sequence[Teacher],
         settings: Training,
         *,
         progress: Progress | None = None,
-        **options: Any,
+        **options: Unpack[TrainingOptions],
     ) -> TrainingResult:
         """All together."""
-        _tell(("train", on_cpu(model), sources, settings, options))
+        _broadcast(("train", on_cpu(model), sources, settings, options))
         return super().train(model, sources, settings, progress=progress, **options)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """The others end."""
-        _tell(("stop",))
+        _broadcast(("stop",))
 
 
 def _follow(device: str) -> None:
@@ -234,7 +234,7 @@ def _follow(device: str) -> None:
 
     engines: deque[tuple[str, Engine]] = deque(maxlen=KEPT)
     while True:
-        match _tell(None):
+        match _broadcast(None):
             case ("encode", identity, engine, batches):
                 if engine is not None:
                     engines.append((identity, engine.to(device)))
@@ -246,14 +246,14 @@ def _follow(device: str) -> None:
                 return
 
 
-def _tell(words: Any) -> Any:
-    """Rank 0's words, on every rank."""
+def _broadcast(message: Any) -> Any:
+    """Rank 0's message, on every rank."""
     import torch
     import torch.distributed as distributed
 
-    told = [words]
-    distributed.broadcast_object_list(told, device=torch.device("cpu"))
-    return told[0]
+    sent = [message]
+    distributed.broadcast_object_list(sent, device=torch.device("cpu"))
+    return sent[0]
 
 
 def _own(engine: Engine, batches: Sequence[Tokens]) -> Iterator[tuple[int, NDArray[np.float32]]]:

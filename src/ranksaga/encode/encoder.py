@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.encode import task_encoder
 from ranksaga.encode.engine import Engine, LocalWorkers, Workers
 from ranksaga.encode.models import assumed_pooling, load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
@@ -21,7 +22,7 @@ from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
 from ranksaga.encode.reading import PROBES, UNLIMITED, limit_length, own_limit, reading_of, vocabulary_probes
 from ranksaga.encode.saving import note_dtypes, round_weights
 from ranksaga.encode.support import check_model, check_trainable, saved_folder
-from ranksaga.encode.task_encoder import FORMAT, TaskEncoder
+from ranksaga.encode.task_encoder import TaskEncoder
 from ranksaga.encode.towers import DOCUMENT, QUERY, towers
 from ranksaga.errors import ModelError
 from ranksaga.files import hash_json
@@ -60,7 +61,7 @@ class EncoderSpec:
         del values["model"], values["prompts"]["source"], values["assumed_pooling"]
         if self.truncate_dim is None:
             del values["truncate_dim"]
-        return hash_json({**values, "format": FORMAT})
+        return hash_json({**values, "format": task_encoder.FORMAT})
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Arrays of a stage folder: rankings and vectors, written atomically."""
+"""Arrays of a stage folder: rankings, vectors and values, written atomically."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from ranksaga.files import atomic_open
 from ranksaga.profile import timed
 from ranksaga.retrieve.rankings import Rankings
 
-__all__ = ["read_array", "read_rankings", "write_array", "write_rankings"]
+__all__ = ["read_array", "read_rankings", "read_values", "write_array", "write_rankings", "write_values"]
 
 
 @timed("read and write")
@@ -39,3 +40,15 @@ def read_rankings(path: Path) -> Rankings:
     """Read rankings."""
     with np.load(path, allow_pickle=False) as stored:
         return Rankings(stored["queries"], stored["documents"], stored["scores"])
+
+
+def write_values(path: Path, values: Mapping[str, NDArray[np.float64]]) -> None:
+    """Write values a query, (n,) each, by metric as ``.npz``; their order is kept."""
+    with atomic_open(path, "wb") as stream:
+        np.savez(stream, **dict(values))  # type: ignore[arg-type]  # no metric is called allow_pickle
+
+
+def read_values(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Read them."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {metric: stored[metric] for metric in stored.files}

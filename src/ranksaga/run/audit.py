@@ -13,7 +13,7 @@ from ranksaga.compare.results import QueryGroup
 from ranksaga.data.dataset import Qrels
 from ranksaga.data.leakage import Kind, LeakageExample, LeakageFinding, find_leaks
 from ranksaga.data.splits import Split
-from ranksaga.run.context import Subject
+from ranksaga.run.context import RunDataset
 
 __all__ = ["Audit", "FoundLeak"]
 
@@ -45,8 +45,8 @@ class Audit:
     near-copies apart, so nothing can leak there.
     """
 
-    def __init__(self, subjects: Sequence[Subject], splits: Mapping[str, Split], policy: str) -> None:
-        self._subjects = {subject.name: subject for subject in subjects}
+    def __init__(self, datasets: Sequence[RunDataset], splits: Mapping[str, Split], policy: str) -> None:
+        self._datasets = {member.name: member for member in datasets}
         self._splits = splits
         self._policy = policy
 
@@ -54,9 +54,9 @@ class Audit:
     def leaks(self) -> tuple[FoundLeak, ...]:
         """All close pairs of a training (or dev) query and a scored query."""
         found: list[FoundLeak] = []
-        for training in self._subjects.values():
+        for training in self._datasets.values():
             rows = self._training_rows(training.name)
-            for scored in self._subjects.values():
+            for scored in self._datasets.values():
                 if len(rows) and not (training is scored and self._splits[scored.name].folds):
                     found += self._between(training, rows, scored)
         return tuple(found)
@@ -80,11 +80,11 @@ class Audit:
     def groups(self) -> tuple[QueryGroup, ...]:
         """Scored queries with a near-copy in training, those without, and those whose gold document is new."""
         found: list[QueryGroup] = []
-        for name, subject in self._subjects.items():
+        for name, member in self._datasets.items():
             split = self._splits[name]
-            if split.folds or subject.role == "guard":
+            if split.folds or member.role == "guard":
                 continue
-            ids = subject.dataset.queries.ids
+            ids = member.dataset.queries.ids
             rows = split.scored.query_rows
             touched = {leak.scored_row for leak in self.leaks if leak.scored_name == name}
             new = self._unseen_gold(split)
@@ -94,7 +94,7 @@ class Audit:
                 "gold document never a training positive": [row for row in rows if row in new],
             }
             found += [
-                QueryGroup(subject.dataset.name, part, tuple(ids[row] for row in members))
+                QueryGroup(member.dataset.name, part, tuple(ids[row] for row in members))
                 for part, members in parts.items()
             ]
         return tuple(found)
@@ -102,14 +102,14 @@ class Audit:
     def findings(self) -> tuple[LeakageFinding, ...]:
         """Counts with examples, by scored dataset and kind."""
         found = []
-        for name, subject in self._subjects.items():
+        for name, member in self._datasets.items():
             for kind, title in KINDS.items():
                 leaks = [leak for leak in self.leaks if leak.scored_name == name and leak.kind == kind]
                 if not leaks:
                     continue
                 found.append(
                     LeakageFinding(
-                        subject.dataset.name,
+                        member.dataset.name,
                         title,
                         len({leak.scored_row for leak in leaks}),
                         len(self._splits[name].scored.query_rows),
@@ -127,7 +127,7 @@ class Audit:
         shipped = self._splits[name].shipped  # a guard's dev selects, too
         return np.union1d(shipped.train.query_rows, shipped.dev.query_rows).astype(np.int32)
 
-    def _between(self, training: Subject, rows: NDArray[np.int32], scored: Subject) -> list[FoundLeak]:
+    def _between(self, training: RunDataset, rows: NDArray[np.int32], scored: RunDataset) -> list[FoundLeak]:
         others = self._splits[scored.name].scored.query_rows
         left, right = training.dataset.queries, scored.dataset.queries
         leaks = find_leaks([left.texts[row] for row in rows], [right.texts[row] for row in others])
@@ -154,6 +154,6 @@ class Audit:
         return set(positives.queries.tolist()) - known
 
     def _example(self, leak: FoundLeak) -> LeakageExample:
-        scored = self._subjects[leak.scored_name].dataset.queries.texts[leak.scored_row]
-        training = self._subjects[leak.training_name].dataset.queries.texts[leak.training_row]
+        scored = self._datasets[leak.scored_name].dataset.queries.texts[leak.scored_row]
+        training = self._datasets[leak.training_name].dataset.queries.texts[leak.training_row]
         return LeakageExample(scored, training, leak.similarity)

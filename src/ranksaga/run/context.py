@@ -1,46 +1,31 @@
-"""What the stages of one execution share: recipe, store, datasets, encoder, and a voice."""
+"""What the stages of one run share: recipe, store, datasets, base model, console and workers."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.resolve import load, refuse_twins
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.towers import in_two_towers, state_in_two_towers
 from ranksaga.recipe import Recipe, Training
+from ranksaga.run.console import Console
 from ranksaga.run.store import Store
-from ranksaga.run.team import Alone, Team
+from ranksaga.run.workers import LocalRunWorkers, RunWorkers
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Context", "Subject", "Voice"]
-
-
-class Voice(Protocol):
-    """How a run tells a person what it does. The command line draws it; a library user may stay silent."""
-
-    def stage(self, stage: str, label: str, reused: bool) -> None:
-        """A piece of work starts, or is found done."""
-
-    def say(self, text: str) -> None:
-        """One line of information."""
-
-    @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Callable[..., None]]:
-        """A bar; the callable advances it by a count, with an optional ``note``."""
+__all__ = ["Context", "RunDataset", "base_state", "copy_of_base"]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A dataset and its part in the run."""
+class RunDataset:
+    """A dataset and its part in the run; ``name`` is what the recipe calls it."""
 
     name: str
     dataset: Dataset
@@ -50,25 +35,25 @@ class Subject:
 class Context:
     """Loads datasets and the base model once, when first asked for."""
 
-    def __init__(self, recipe: Recipe, store: Store, voice: Voice, team: Team | None = None) -> None:
+    def __init__(self, recipe: Recipe, store: Store, console: Console, workers: RunWorkers | None = None) -> None:
         self.recipe = recipe
         self.store = store
-        self.voice = voice
-        self.team = team or Alone()
+        self.console = console
+        self.workers = workers or LocalRunWorkers()
 
     @cached_property
-    def subjects(self) -> tuple[Subject, ...]:
+    def datasets(self) -> tuple[RunDataset, ...]:
         """All datasets of the recipe, trained ones first.
 
         Raises:
             DataError: one cannot be loaded or has no split ``test`` to be scored on, or two are the same.
         """
-        trained = [Subject(name, load(name), "trained") for name in self.recipe.datasets]
-        subjects = (*trained, *(Subject(name, load(name), "guard") for name in self.recipe.guards))
-        for subject in subjects:
-            subject.dataset.split("test")
-        refuse_twins([(subject.name, subject.dataset) for subject in subjects])
-        return subjects
+        trained = [RunDataset(name, load(name), "trained") for name in self.recipe.datasets]
+        datasets = (*trained, *(RunDataset(name, load(name), "guard") for name in self.recipe.guards))
+        for member in datasets:
+            member.dataset.split("test")
+        refuse_twins([(member.name, member.dataset) for member in datasets])
+        return datasets
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -87,18 +72,18 @@ class Context:
             trust_remote_code=recipe.trust_remote_code,
             allow_pickle=recipe.allow_pickle,
             cached=True,
-            workers=self.team,
+            workers=self.workers,
         )
         for preset in recipe.presets:
             encoder.check_trainable(two_towers=recipe.training[preset].towers != "shared")
         return encoder
 
-    def fresh_model(self, settings: Training) -> SentenceTransformer:
-        """A copy of the base model in float32, in as many towers as the settings say, to be trained or overwritten."""
-        model = self.encoder.model
-        return copy.deepcopy(model) if settings.towers == "shared" else in_two_towers(model)
 
-    def base_state(self, settings: Training) -> dict[str, torch.Tensor]:
-        """The weights of ``fresh_model`` by name, not copied: both towers' are the base model's own."""
-        model = self.encoder.model
-        return model.state_dict() if settings.towers == "shared" else state_in_two_towers(model)
+def copy_of_base(base: Encoder, settings: Training) -> SentenceTransformer:
+    """A copy of the base model in float32, in as many towers as the settings say, to be trained or overwritten."""
+    return copy.deepcopy(base.model) if settings.towers == "shared" else in_two_towers(base.model)
+
+
+def base_state(base: Encoder, settings: Training) -> dict[str, torch.Tensor]:
+    """The weights of :func:`copy_of_base` by name, not copied: both towers' are the base model's own."""
+    return base.model.state_dict() if settings.towers == "shared" else state_in_two_towers(base.model)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ranksaga.recipe import Recipe
-from ranksaga.run.context import Context, Voice
+from ranksaga.run.console import Console
+from ranksaga.run.context import Context
 from ranksaga.run.gpus import Gpu, find_gpu, known_price, price_note
 from ranksaga.run.plan import draw_plan
 from ranksaga.run.probe import (
@@ -28,6 +29,7 @@ from ranksaga.run.probe import (
     sources_like,
     timed_steps,
 )
+from ranksaga.run.stages import BASELINE, DATA, REPORT, SCORE, SELECT, TRAIN
 from ranksaga.run.store import Store
 from ranksaga.run.tokens import TokenCounter, shape_of
 from ranksaga.run.workload import Course, Load, Work, courses, workload
@@ -149,7 +151,7 @@ class Card:
         return load.host + load.tokens * self.tokenise
 
 
-def estimate(recipe: Recipe, voice: Voice, *, gpu: str | None = None, price: float | None = None) -> Estimate:
+def estimate(recipe: Recipe, console: Console, *, gpu: str | None = None, price: float | None = None) -> Estimate:
     """Count what a recipe computes and say what it will take, without doing it.
 
     Datasets and the model are loaded (and downloaded where they are not here); nothing is written but a folder for
@@ -157,7 +159,7 @@ def estimate(recipe: Recipe, voice: Voice, *, gpu: str | None = None, price: flo
 
     Args:
         recipe: what would be run.
-        voice: is told what is counted and probed.
+        console: is told what is counted and probed.
         gpu: a card by name; none: this machine.
         price: US dollars an hour; none: the card's list price, or ``RANKSAGA_PRICE`` for this machine.
 
@@ -167,20 +169,20 @@ def estimate(recipe: Recipe, voice: Voice, *, gpu: str | None = None, price: flo
     card = find_gpu(gpu) if gpu is not None else None
     hourly = price if price is not None else card.usd_per_hour if card else known_price()
     with tempfile.TemporaryDirectory(prefix="ranksaga-estimate-") as nowhere:
-        context = Context(recipe, Store(Path(nowhere)), voice)
+        context = Context(recipe, Store(Path(nowhere)), console)
         counter, shape = TokenCounter(context.encoder), shape_of(context.encoder)
         plan, _ = draw_plan(context)
-        voice.say("counting tokens")
+        console.say("counting tokens")
         works = workload(context, plan, counter, shape)
         learned: list[tuple[Course, Steps]] = []
         paces: dict[str, Pace] = {}
         for course in courses(context, plan):
-            voice.say(f"reading batches of {course.name} {', '.join(course.views)}")
+            console.say(f"reading batches of {course.name} {', '.join(course.views)}")
             sources = sources_like(context, course)
             steps = sample_steps(context, course, sources, counter, shape)
             learned.append((course, steps))
             if card is None and course.name not in paces:
-                voice.say(f"probing training, {course.name}")
+                console.say(f"probing training, {course.name}")
                 paces[course.name] = timed_steps(context, course, sources, steps, PROBE_SECONDS)
         machine: Here | Card = (
             Card(card, counter.seconds / max(1, counter.tokens), recipe.precision)
@@ -196,8 +198,8 @@ def estimate(recipe: Recipe, voice: Voice, *, gpu: str | None = None, price: flo
 
 
 def _here(context: Context, counter: TokenCounter, train: dict[str, Pace]) -> Here:
-    context.voice.say("probing encoding and search")
-    texts = [text for subject in context.subjects for text in subject.dataset.corpus.documents]
+    context.console.say("probing encoding and search")
+    texts = [text for subject in context.datasets for text in subject.dataset.corpus.documents]
     encode = encode_pace(context.encoder, texts, counter, PROBE_SECONDS)
     width = int(context.encoder.model.get_embedding_dimension() or 1)
     return Here(encode, product_pace(width, context.recipe.depth), train)
@@ -207,27 +209,27 @@ def _rows(
     context: Context, machine: Here | Card, works: Sequence[Work], learned: Sequence[tuple[Course, Steps]]
 ) -> list[tuple[str, str, float, Range]]:
     """Stage, work, tokens and time, in the order of a run; a preset's pieces of a stage are one row."""
-    count = len(context.subjects)
-    documents = sum(len(subject.dataset.corpus) for subject in context.subjects)
-    found = [("data", f"{count} datasets, {documents:,} documents", 0.0, Range(0.0, 0.0))]
-    read = _together([work for work in works if work.stage == "baseline"])
+    count = len(context.datasets)
+    documents = sum(len(subject.dataset.corpus) for subject in context.datasets)
+    found = [(DATA.name, f"{count} datasets, {documents:,} documents", 0.0, Range(0.0, 0.0))]
+    read = _together([work for work in works if work.stage == BASELINE.name])
     words = (Load(host=documents * BM25_SECONDS.low), Load(host=documents * BM25_SECONDS.high))
     took = machine.seconds(read[0] + words[0], read[1] + words[1])
-    found.append(("baseline", "encode and search all datasets, BM25", read[1].tokens, took))
+    found.append((BASELINE.name, "encode and search all datasets, BM25", read[1].tokens, took))
     for course, steps in learned:
         tokens = steps.total * steps.high.tokens + steps.setup_high.tokens
         for seed in range(course.settings.seeds):
             name = course.name + (f" seed {seed + 1}" if seed else "")
             what = f"{name} {', '.join(course.views)}: {steps.total:,} steps"
-            found.append(("train", what, tokens, machine.training(course.name, steps)))
-    for stage, what in (("select", "candidates on dev"), ("optimized", "encode and search again")):
+            found.append((TRAIN.name, what, tokens, machine.training(course.name, steps)))
+    for stage, what in ((SELECT.name, "candidates on dev"), (SCORE.name, "encode and search again")):
         for preset in context.recipe.presets:
             mine = [work for work in works if (work.stage, work.preset) == (stage, preset)]
             if mine:
                 read = _together(mine)
                 found.append((stage, f"{preset}: {what}", read[1].tokens, machine.seconds(*read)))
     rest = machine.seconds(Load(host=count * REPORT_SECONDS.low), Load(host=count * REPORT_SECONDS.high))
-    return [*found, ("report", "audit, hybrids, tests, pages", 0.0, rest)]
+    return [*found, (REPORT.name, "audit, hybrids, tests, pages", 0.0, rest)]
 
 
 def _together(works: Sequence[Work]) -> tuple[Load, Load]:

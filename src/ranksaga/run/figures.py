@@ -18,10 +18,12 @@ from ranksaga.report.data import FIRST_STUDY, Facts, ReportData
 from ranksaga.report.markdown import markdown_table
 from ranksaga.report.tables import results_table
 from ranksaga.report.write import write_report
+from ranksaga.run.console import Silent
 from ranksaga.run.context import Context
-from ranksaga.run.measure import baseline, rankings_of
+from ranksaga.run.measure import rankings_of
+from ranksaga.run.stages import COMPARE
+from ranksaga.run.stages.baseline import rank_with_base
 from ranksaga.run.store import Store
-from ranksaga.run.voice import Silent
 
 __all__ = ["baseline_figures", "read_system", "report_from_values"]
 
@@ -32,21 +34,21 @@ def baseline_figures(recipe: Recipe, folder: Path) -> str:
     """Evaluate the rankings that a run's baseline stage kept; per-query values go to ``per_query/baseline``."""
     context = Context(recipe, Store(folder), Silent())
     lines = []
-    for subject in context.subjects:
-        judged = subject.dataset.split("test")
-        rankings = rankings_of(baseline(context, subject), judged.query_rows)
-        values = evaluate(rankings, subject.dataset, "test", system="baseline", qrels=judged)
-        origin = Origin(subject.dataset.fingerprint, context.encoder.spec.facts)
+    for member in context.datasets:
+        judged = member.dataset.split("test")
+        rankings = rankings_of(rank_with_base(context, member), judged.query_rows)
+        values = evaluate(rankings, member.dataset, "test", system="baseline", qrels=judged)
+        origin = Origin(member.dataset.fingerprint, context.encoder.spec.facts)
         write_evaluation(folder / PER_QUERY / "baseline", replace(values, origin=origin))
         figures = "  ".join(f"{key} {values.mean(key):.4f}" for key in SHOWN)
-        lines.append(f"{subject.dataset.name:24s} {figures}  ({len(values.query_ids)} queries)")
+        lines.append(f"{member.dataset.name:24s} {figures}  ({len(values.query_ids)} queries)")
     lines.append("all test queries; the comparison leaves out those of them that selection needs")
     return "\n".join(lines)
 
 
 def read_system(folder: Path, system: str) -> list[Evaluation]:
     """One system's per-query values in a run's folder; empty where it was not measured."""
-    remedy = "make it again with ranksaga run --from compare"
+    remedy = f"make it again with ranksaga run --from {COMPARE.name}"
     return read_evaluations(folder / PER_QUERY / system, system, remedy=remedy)
 
 

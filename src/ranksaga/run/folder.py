@@ -20,9 +20,19 @@ from ranksaga.data.build import PREFIX, source_root
 from ranksaga.data.resolve import locate
 from ranksaga.errors import UsageError
 from ranksaga.files import clear_parts, files_below, read_json_if_sound, write_json
-from ranksaga.run.stages import STAGES
+from ranksaga.run.stages import RENAMED, STAGES
 
-__all__ = ["LOCK", "MARKER", "RESULTS", "check_owner", "check_results_folder", "check_run_folder", "held", "mark"]
+__all__ = [
+    "LOCK",
+    "MARKER",
+    "MODEL",
+    "RESULTS",
+    "check_owner",
+    "check_results_folder",
+    "check_run_folder",
+    "held",
+    "mark",
+]
 
 Kind = Literal["run", "benchmark"]
 
@@ -30,6 +40,9 @@ MARKER = ".ranksaga.json"
 LOCK = ".ranksaga.lock"
 OURS = ".ranksaga"  # what begins so is no user's file
 RESULTS = ("results", "rankings", "per_query")  # what a benchmark writes
+MODEL = (
+    "model"  # the shipped model; the towers of one that has two are beside it, as ``model_query``, ``model_document``
+)
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +154,7 @@ def _is_old_run(folder: Path) -> bool:
     stages = folder / "stages"
     if not stages.is_dir():
         return any((folder / name).is_file() for name in ("run.json", "job.json"))
-    return all(path.name in (*STAGES, "finished.json") for path in stages.iterdir() if path.name[0] != ".")
+    return all(path.name in (*STAGES, *RENAMED, "finished.json") for path in stages.iterdir() if path.name[0] != ".")
 
 
 def _refuse_inputs(folder: Path, written: Sequence[Path], model: str, datasets: Sequence[str]) -> None:

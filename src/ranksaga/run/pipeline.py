@@ -1,28 +1,33 @@
-"""The main job: data, baseline, pairs, train, select, optimized, compare, report.
+"""A run from its recipe: what is done already, what is to do, and the files it leaves in its folder.
 
-Each stage is a plain function whose work is kept under the hash of what changes it, so a second run
-does nothing, a changed learning rate reuses the baseline, and a killed run goes on where it was.
+Each stage's work is kept under the hash of what decides it, so a second run does nothing, a changed learning rate
+reuses the baseline, and a killed run goes on where it was.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ranksaga.files import read_json_if_sound, remove, write_json, write_text
+from ranksaga.data.build import PREFIX
+from ranksaga.data.resolve import locate
+from ranksaga.files import read_json, read_json_if_sound, remove, write_json, write_text
 from ranksaga.recipe import Recipe, dump_recipe
-from ranksaga.run.context import Context, Voice
+from ranksaga.run.console import Console, Silent
+from ranksaga.run.context import Context
+from ranksaga.run.costs import costs_json
+from ranksaga.run.fingerprint import fingerprint
 from ranksaga.run.folder import check_run_folder, held
 from ranksaga.run.gpus import known_price
-from ranksaga.run.stages import STAGES, check_stages, runs_to
-from ranksaga.run.stamp import stamp
-from ranksaga.run.store import Store
-from ranksaga.run.team import Team
+from ranksaga.run.stage import Stage
+from ranksaga.run.stages import COMPARE, PIPELINE, REPORT, check_stages, stages_from
+from ranksaga.run.store import NOT_OUTPUTS, Entry, NotDone, Store, Survey
+from ranksaga.run.workers import RunWorkers
 
-__all__ = ["Outcome", "finished", "is_finished", "run_recipe"]
+__all__ = ["Outcome", "finished", "is_finished", "run_recipe", "stages_done"]
 
 MARKER = Path("stages", "finished.json")
 
@@ -40,7 +45,7 @@ class Outcome:
 
     def text(self) -> str:
         """For the terminal."""
-        if self.stopped_after != "report":
+        if self.stopped_after != REPORT.name:
             return f"stopped after {self.stopped_after}; stages are in {self.folder / 'stages'}"
         head = "nothing to do: this recipe has been run and nothing it reads has changed\n\n" if self.reused else ""
         return f"{head}{self.table}\nreport: {self.folder / 'report.html'}"
@@ -53,24 +58,24 @@ class Outcome:
 def run_recipe(
     recipe: Recipe,
     folder: Path,
-    voice: Voice,
+    console: Console,
     *,
     start: str | None = None,
     stop: str | None = None,
     fresh: bool = False,
-    team: Team | None = None,
+    workers: RunWorkers | None = None,
 ) -> Outcome:
     """Run a recipe in a folder, doing only what is not done.
 
     Args:
         recipe: what to do.
         folder: of this run; stages, results, model and report go there.
-        voice: is told what happens.
+        console: is told what happens.
         start: do this stage and all later ones again.
         stop: end after this stage. Of a finished run the recipe and the mark that it is finished stay as they are:
             they belong to its report.
         fresh: do everything again.
-        team: does the work; none: this process.
+        workers: do the work; none: this process.
 
     Raises:
         RankSagaError: with a message for the user; a folder that is not a run's is left as it is.
@@ -81,43 +86,67 @@ def run_recipe(
     if not fresh and start is None and stop is None and (done := finished(recipe, folder)) is not None:
         return done
     with held(folder, "run"):
-        return _run(recipe, folder, voice, start, stop, fresh, team, price)
+        if fresh:
+            remove(folder / "stages")
+        for stage in stages_from(start):
+            remove(folder / "stages" / stage)
+        context = Context(recipe, Store(folder, on_start=console.stage, price=price), console, workers)
+        return _run(context, folder, stop or REPORT.name)
 
 
-def _run(
-    recipe: Recipe,
-    folder: Path,
-    voice: Voice,
-    start: str | None,
-    stop: str | None,
-    fresh: bool,
-    team: Team | None,
-    price: float | None,
-) -> Outcome:
+def _run(context: Context, folder: Path, stop: str) -> Outcome:
     """Run a recipe in a folder that is held."""
-    began = time.perf_counter()
-    if fresh:
-        remove(folder / "stages")
-    for stage in STAGES[STAGES.index(start) :] if start else ():
-        remove(folder / "stages" / stage)
-    state = stamp(recipe)
-    if runs_to(stop, "report") or not (folder / MARKER).is_file():
-        (folder / MARKER).unlink(missing_ok=True)
-        write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    context = Context(recipe, Store(folder, on_start=voice.stage, price=price), voice, team)
     from ranksaga.run.flow import execute
+    from ranksaga.run.stages.compare import comparison_summary, comparison_table, read_comparison
 
-    result = execute(context, folder, stop)
-    seconds = time.perf_counter() - began
-    if result is None:
-        return Outcome(folder, stop or STAGES[-1], False, seconds, "", {})
-    if runs_to(stop, "report"):
-        write_json(
-            folder / "run.json", {**result.record, "seconds": seconds, "table": result.table, "summary": result.summary}
-        )
-        # The marker comes last: a run without it is not finished.
-        write_json(folder / MARKER, {"state": state, "files": _sizes(folder)})
-    return Outcome(folder, stop or STAGES[-1], False, seconds, result.table, result.summary)
+    began = time.perf_counter()
+    state = fingerprint(context.recipe)
+    if stop == REPORT.name or not (folder / MARKER).is_file():
+        (folder / MARKER).unlink(missing_ok=True)
+        write_text(folder / "recipe.yaml", dump_recipe(context.recipe))
+    table, summary = "", {}
+    for stage, entry in execute(context):
+        if stage is COMPARE and entry is not None:
+            comparison = read_comparison(entry)
+            table, summary = comparison_table(comparison), comparison_summary(comparison)
+        if stage is REPORT and entry is not None:
+            _publish(context.store, entry, folder, {"table": table, "summary": summary}, began)
+            # The marker comes last: a run without it is not finished.
+            write_json(folder / MARKER, {"state": state, "files": _sizes(folder)})
+        if stage.name == stop:
+            break
+    return Outcome(folder, stop, False, time.perf_counter() - began, table, summary)
+
+
+def _publish(store: Store, report: Entry, folder: Path, shown: Mapping[str, Any], began: float) -> None:
+    from ranksaga.run.shipping import publish
+    from ranksaga.run.stages.report import RECORD
+
+    publish(report.folder, folder, leave=(*NOT_OUTPUTS, RECORD))
+    timings = {"timings": [asdict(timing) for timing in store.timings], "spent": costs_json(store)}
+    record = {**read_json(report.folder / RECORD), **timings}
+    write_json(folder / "run.json", {**record, "seconds": time.perf_counter() - began, **shown})
+
+
+def stages_done(recipe: Recipe, folder: Path) -> tuple[tuple[Stage, bool], ...]:
+    """Every stage, and whether a run in this folder would find it done; nothing is computed or downloaded.
+
+    Raises:
+        RankSagaError: a dataset or the model cannot be loaded, or the audited splits refuse the recipe.
+    """
+    if is_finished(recipe, folder):
+        return tuple((stage, True) for stage in PIPELINE)
+    done = 0
+    names = [name for name in (*recipe.datasets, *recipe.guards) if not name.startswith(PREFIX)]
+    if (folder / "stages").is_dir() and None not in map(locate, names):
+        from ranksaga.run.flow import execute
+
+        try:
+            for _ in execute(Context(recipe, Survey(folder), Silent())):
+                done += 1
+        except NotDone:
+            pass
+    return tuple((stage, number < done) for number, stage in enumerate(PIPELINE))
 
 
 def finished(recipe: Recipe, folder: Path) -> Outcome | None:
@@ -125,13 +154,13 @@ def finished(recipe: Recipe, folder: Path) -> Outcome | None:
     record = read_json_if_sound(folder / "run.json")
     if record is None or not is_finished(recipe, folder) or _sizes(folder) != _marker(folder).get("files"):
         return None
-    return Outcome(folder, STAGES[-1], True, 0.0, record["table"], record["summary"])
+    return Outcome(folder, REPORT.name, True, 0.0, record["table"], record["summary"])
 
 
 def is_finished(recipe: Recipe, folder: Path) -> bool:
     """Whether the run came to its end, and nothing that it reads has changed since."""
     state = _marker(folder).get("state")
-    return state is not None and state == stamp(recipe)
+    return state is not None and state == fingerprint(recipe)
 
 
 def _marker(folder: Path) -> dict[str, Any]:

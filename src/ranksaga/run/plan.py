@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,23 +11,21 @@ from numpy.typing import NDArray
 
 from ranksaga.compare.results import QueryGroup
 from ranksaga.data.dataset import Qrels
-from ranksaga.data.leakage import JACCARD, LeakageFinding
-from ranksaga.data.splits import LARGEST_GROUP, Split, find_near_copies, split_guard, split_trained, union
-from ranksaga.files import write_json
+from ranksaga.data.leakage import LeakageFinding
+from ranksaga.data.splits import Split, find_near_copies, split_guard, split_trained, union
 from ranksaga.recipe import Training
 from ranksaga.run.audit import Audit
-from ranksaga.run.context import Context, Subject
+from ranksaga.run.context import Context, RunDataset
 from ranksaga.run.measure import judged_rows
 
-__all__ = ["SHIPPED", "Plan", "View", "draw_plan", "keep_audit"]
+__all__ = ["SHIPPED", "Plan", "View", "draw_plan"]
 
 SHIPPED = "shipped"
-FORMAT = 2
 
 
 @dataclass(frozen=True)
 class View:
-    """One model's part of the judgments, by subject: what trains it, what selects, and what it alone may score."""
+    """One model's part of the judgments, by dataset: what trains it, what selects, and what it alone may score."""
 
     name: str
     training: Mapping[str, Qrels]
@@ -44,7 +41,7 @@ class Plan:
     """
 
     views: tuple[View, ...]
-    scored_by_subject: Mapping[str, Qrels]
+    scored_by_dataset: Mapping[str, Qrels]
     cross_fitted: frozenset[str]
     with_train: frozenset[str]
     groups: tuple[QueryGroup, ...]
@@ -76,44 +73,44 @@ class Plan:
     def _lends_corpus(self, name: str, settings: Training) -> bool:
         return settings.cross_fitted == "corpus" and name in self.cross_fitted
 
-    def scored(self, subject: str) -> Qrels:
+    def scored(self, dataset: str) -> Qrels:
         """Judgments that score a dataset, whichever model answers."""
-        return self.scored_by_subject[subject]
+        return self.scored_by_dataset[dataset]
 
-    def is_out_of_fold(self, subject: str) -> bool:
+    def is_out_of_fold(self, dataset: str) -> bool:
         """Whether a dataset's queries are scored by several models, each of which did not see them."""
-        return subject in self.cross_fitted
+        return dataset in self.cross_fitted
 
     def view(self, name: str) -> View:
         """The view of this name."""
         return next(view for view in self.views if view.name == name)
 
-    def scoring_views(self, subject: str, available: tuple[str, ...]) -> tuple[str, ...]:
+    def scoring_views(self, dataset: str, available: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the views that score a dataset. Where a preset made no fold models, its one model
         has not trained on such a dataset and may score it."""
         folds = tuple(view.name for view in self.views if view.name != SHIPPED and view.name in available)
-        return folds if subject in self.cross_fitted and folds else (SHIPPED,)
+        return folds if dataset in self.cross_fitted and folds else (SHIPPED,)
 
-    def rows_scored_by(self, subject: str, view: str, available: tuple[str, ...]) -> NDArray[np.int32]:
+    def rows_scored_by(self, dataset: str, view: str, available: tuple[str, ...]) -> NDArray[np.int32]:
         """Query rows of a dataset that a view scores."""
-        if self.scoring_views(subject, available) == (SHIPPED,):
-            return self.scored(subject).query_rows
-        return self.view(view).scored[subject].query_rows
+        if self.scoring_views(dataset, available) == (SHIPPED,):
+            return self.scored(dataset).query_rows
+        return self.view(view).scored[dataset].query_rows
 
-    def rows_to_rank(self, subject: str, view: str, settings: Training) -> NDArray[np.int32]:
+    def rows_to_rank(self, dataset: str, view: str, settings: Training) -> NDArray[np.int32]:
         """Query rows that a view's model ranks: what is scored, and the dev queries of its hybrid."""
-        rows = [self.scored(subject).query_rows]
-        dev = self.dev(subject, view, settings)
+        rows = [self.scored(dataset).query_rows]
+        dev = self.dev(dataset, view, settings)
         if dev is not None:
             rows.append(dev.query_rows)
         return np.unique(np.concatenate(rows)).astype(np.int32)
 
-    def dev(self, subject: str, view: str, settings: Training) -> Qrels | None:
+    def dev(self, dataset: str, view: str, settings: Training) -> Qrels | None:
         """Dev judgments of a dataset in a view."""
-        return self.selecting(self.view(view), settings).get(subject)
+        return self.selecting(self.view(view), settings).get(dataset)
 
     def counts(self, settings: Training) -> dict[str, Any]:
-        """Queries by view and subject as these settings use them, for the record."""
+        """Queries by view and dataset as these settings use them, for the record."""
         found = {}
         for view in self.views:
             parts = {
@@ -136,15 +133,15 @@ def draw_plan(context: Context) -> tuple[Plan, Audit]:
     Raises:
         DataError: a dataset cannot be split.
     """
-    splits = {subject.name: _split(context, subject) for subject in context.subjects}
+    splits = {member.name: _split(context, member) for member in context.datasets}
     crossed = frozenset(name for name, split in splits.items() if split.folds)
     names = (SHIPPED, *(f"fold-{index + 1}" for index in range(context.recipe.folds if crossed else 0)))
-    audit = Audit(context.subjects, splits, context.recipe.leakage)
+    audit = Audit(context.datasets, splits, context.recipe.leakage)
     plan = Plan(
         tuple(_view(name, index - 1, splits, audit) for index, name in enumerate(names)),
         {name: split.scored for name, split in splits.items()},
         crossed,
-        frozenset(subject.name for subject in context.subjects if "train" in subject.dataset.qrels),
+        frozenset(member.name for member in context.datasets if "train" in member.dataset.qrels),
         audit.groups(),
         audit.findings(),
         _notes(context, splits),
@@ -152,24 +149,10 @@ def draw_plan(context: Context) -> tuple[Plan, Audit]:
     return plan, audit
 
 
-def keep_audit(context: Context, audit: Audit) -> None:
-    """Keep on disk what the audit found."""
-    recipe = context.recipe
-    inputs = {
-        "datasets": [[subject.name, subject.role, subject.dataset.fingerprint] for subject in context.subjects],
-        "leakage": recipe.leakage,
-        "folds": recipe.folds,
-        "seed": recipe.seed,
-        "thresholds": [JACCARD, LARGEST_GROUP],
-        "format": FORMAT,
-    }
-    context.store.work("pairs", "splits and leakage audit", inputs, lambda folder: _keep(folder, audit))
-
-
-def _split(context: Context, subject: Subject) -> Split:
-    dataset, recipe = subject.dataset, context.recipe
+def _split(context: Context, member: RunDataset) -> Split:
+    dataset, recipe = member.dataset, context.recipe
     copies = find_near_copies(dataset, judged_rows(dataset), folds=recipe.folds)
-    if subject.role == "guard":
+    if member.role == "guard":
         return split_guard(dataset, copies, seed=recipe.seed)
     return split_trained(dataset, copies, folds=recipe.folds, seed=recipe.seed)
 
@@ -185,12 +168,6 @@ def _view(name: str, fold: int, splits: Mapping[str, Split], audit: Audit) -> Vi
     )
 
 
-def _keep(folder: Path, audit: Audit) -> dict[str, Any]:
-    """Ids and figures only: a run's folder may be shared, a dataset's texts may not."""
-    write_json(folder / "leaks.json", [asdict(leak) for leak in audit.leaks])
-    return {"leaks": len(audit.leaks), "dropped": {name: len(rows) for name, rows in audit.dropped.items()}}
-
-
 def _notes(context: Context, splits: Mapping[str, Split]) -> tuple[str, ...]:
     notes = []
     for name, split in splits.items():
@@ -200,7 +177,7 @@ def _notes(context: Context, splits: Mapping[str, Split]) -> tuple[str, ...]:
                 f"{name}: only a test split, so figures are out-of-fold: {len(split.folds)} models, each scored on "
                 f"queries that it did not see ({sizes}); for the shipped model, all of them train or select."
             )
-    guards = [subject.name for subject in context.subjects if subject.role == "guard"]
+    guards = [member.name for member in context.datasets if member.role == "guard"]
     if guards:
         notes.append(f"{', '.join(guards)}: guards, never trained on; a third of their queries watched the selection.")
     return tuple(notes)

@@ -9,8 +9,9 @@ from ranksaga.data.words import tokens
 from ranksaga.errors import DataError
 from ranksaga.recipe import Training
 from ranksaga.run.audit import Audit
-from ranksaga.run.context import Context, Subject
+from ranksaga.run.context import Context, RunDataset
 from ranksaga.run.plan import SHIPPED, Plan
+from ranksaga.run.stages import SPLITS
 
 __all__ = ["check_plan", "self_hits_note"]
 
@@ -42,17 +43,17 @@ def check_plan(context: Context, plan: Plan, audit: Audit) -> None:
             _check_pairs(context, plan, settings)
 
 
-def self_hits_note(subject: Subject) -> str | None:
+def self_hits_note(member: RunDataset) -> str | None:
     """What is left out of a dataset's rankings, for the user; none where nothing is."""
-    count = count_self_hits(subject.dataset)
-    return f"{subject.name}: {describe_self_hits(count)}" if count else None
+    count = count_self_hits(member.dataset)
+    return f"{member.name}: {describe_self_hits(count)}" if count else None
 
 
 def _check_words(context: Context, preset: str, names: Collection[str]) -> None:
-    for subject in context.subjects:
-        if subject.name in names and not any(map(tokens, subject.dataset.corpus.documents)):
+    for member in context.datasets:
+        if member.name in names and not any(map(tokens, member.dataset.corpus.documents)):
             raise DataError(
-                f"{subject.name}: {preset} takes pseudo-queries from documents, and none of these has a word; "
+                f"{member.name}: {preset} takes pseudo-queries from documents, and none of these has a word; "
                 "give them texts, or make the dataset a guard"
             )
 
@@ -62,9 +63,9 @@ def _check_pairs(context: Context, plan: Plan, settings: Training) -> None:
 
     views = [view for view in plan.views if view.name == SHIPPED or settings.splits == "all"]
     for training in (plan.training(view, settings) for view in views):
-        for subject in context.subjects:
-            if subject.name in training:
-                labelled_pairs(subject.dataset, training[subject.name], titles=settings.titles)
+        for member in context.datasets:
+            if member.name in training:
+                labelled_pairs(member.dataset, training[member.name], titles=settings.titles)
 
 
 def _missing(plan: Plan, settings: Training) -> str | None:
@@ -88,7 +89,11 @@ def _nothing_to_train_on(context: Context, plan: Plan, audit: Audit, preset: str
             f"add qrels/train.tsv, or set training.{preset}.splits: all"
         )
     dropped = sum(map(len, audit.dropped.values()))
-    why = f"; the leakage audit dropped {dropped}, see stages/pairs of a run with leakage: report" if dropped else ""
+    why = (
+        f"; the leakage audit dropped {dropped}, see stages/{SPLITS.name} of a run with leakage: report"
+        if dropped
+        else ""
+    )
     return (
         f"{preset}: no query is there to train on ({missing}){why}; those that are judged in test only score, so add "
         "others to train or dev"

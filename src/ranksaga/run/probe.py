@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.task_encoder import TOKEN_BUDGET
 from ranksaga.recipe import Training
-from ranksaga.run.context import Context, Subject
-from ranksaga.run.learn import PSEUDO, bank_of
+from ranksaga.run.context import Context, RunDataset, copy_of_base
+from ranksaga.run.sources import PSEUDO, bank_of
 from ranksaga.run.tokens import Shape, TokenCounter
 from ranksaga.run.workload import Course, Load
 
@@ -133,7 +133,7 @@ def product_pace(width: int, depth: int) -> Pace:
 def sources_like(context: Context, course: Course) -> list[Any]:
     """What a training learns from, with random vectors where the run has those of the base model: the same texts, the
     same sizes, no corpus encoded."""
-    subjects = [subject for subject in context.subjects if subject.name in course.training]
+    subjects = [subject for subject in context.datasets if subject.name in course.training]
     if course.settings.distillation is not None:
         return [_teacher_like(context, course, subject) for subject in subjects]
     from ranksaga.train.pairs import labelled_pairs
@@ -144,7 +144,7 @@ def sources_like(context: Context, course: Course) -> list[Any]:
     ]
 
 
-def _teacher_like(context: Context, course: Course, subject: Subject) -> Any:
+def _teacher_like(context: Context, course: Course, subject: RunDataset) -> Any:
     from ranksaga.retrieve.lexical import LexicalIndex
     from ranksaga.train.pseudo import pseudo_queries
     from ranksaga.train.teacher import Mix, Teacher
@@ -280,7 +280,7 @@ def timed_steps(context: Context, course: Course, sources: Sequence[Any], steps:
     spec = context.encoder.spec
     with tempfile.TemporaryDirectory(prefix="ranksaga-probe-") as folder, contextlib.suppress(_Enough):
         train(
-            context.fresh_model(course.settings),
+            copy_of_base(context.encoder, course.settings),
             sources,
             course.settings,
             query_prompt=spec.prompts.query,

@@ -28,8 +28,8 @@ from ranksaga.report.markdown import markdown_table
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.tables import results_table
 from ranksaga.retrieve.trec import write_run
+from ranksaga.run.console import Terminal
 from ranksaga.run.folder import check_results_folder, held
-from ranksaga.run.voice import Terminal
 
 __all__ = ["Compared", "benchmark_model", "compare_results"]
 
@@ -89,20 +89,20 @@ def _benchmarked(
     out: Path | None,
 ) -> list[Evaluation]:
     """Score a model on datasets that are loaded, with these options of ``load_encoder``; ``out`` is held."""
-    voice = Terminal()
+    console = Terminal()
     kept = _Kept.of(model, [split, options])
     if out is None and (known := kept.read(loaded)) is not None:
         for text in dict.fromkeys(_encoder_text(evaluation) for evaluation in known):
-            voice.say(text)
+            console.say(text)
         return known
     encoder = load_encoder(model, **options, cached=True)
-    voice.say(str(encoder.spec))
+    console.say(str(encoder.spec))
     found = []
     for dataset, judgments in zip(loaded, judged, strict=True):
         rows = judgments.query_rows
         if left_out := int((self_hits(dataset)[rows] >= 0).sum()):
-            voice.say(f"{dataset.name}: {describe_self_hits(left_out)}")
-        with voice.progress(dataset.name, len(rows) + len(dataset.corpus)) as advance:
+            console.say(f"{dataset.name}: {describe_self_hits(left_out)}")
+        with console.progress(dataset.name, len(rows) + len(dataset.corpus)) as advance:
             rankings = benchmark(encoder, dataset, rows, 1000, advance)
         origin = Origin(dataset.fingerprint, encoder.spec.facts)
         evaluation = replace(evaluate(rankings, dataset, split, system=model), origin=origin)

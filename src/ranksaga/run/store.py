@@ -1,7 +1,7 @@
 """The store of a run: one folder per stage and identity, its done-marker written last.
 
 ``<run>/stages/<stage>/<id>/`` holds a stage's inputs (``inputs.json``), its outputs, its log and
-``done.json``. The id is the hash of everything that changes the output, so a changed setting makes a
+``done.json``. The id is the hash of the inputs (:class:`ranksaga.run.stage.Inputs`), so a changed setting makes a
 new folder beside the old one, and deleting any folder is always safe. A folder without its marker is
 unfinished work: the stage runs again in it and may use what it finds (checkpoints). The marker has the
 size and hash of every output; where it is damaged or an output differs, the stage runs again from nothing.
@@ -17,18 +17,20 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
-from ranksaga.files import files_below, hash_file, hash_json, read_json_if_sound, remove, write_json
+from ranksaga.files import files_below, hash_file, read_json_if_sound, remove, write_json
 from ranksaga.profile import enter_stage
+from ranksaga.run.stage import Inputs, Summary
 
-__all__ = ["Entry", "Store", "Timing"]
+__all__ = ["NOT_OUTPUTS", "Entry", "NotDone", "Store", "Survey", "Timing"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+Given = TypeVar("Given", bound=Inputs)
+
 DONE = "done.json"
-NO_OUTPUTS = (DONE, "inputs.json", "attempts.json", "log.txt")
+NOT_OUTPUTS = (DONE, "inputs.json", "attempts.json", "log.txt")
 # Vectors, which may be many GB, are known by their size alone: hashing them would take longer than reading.
 NOT_HASHED = ".npy"
 
@@ -129,11 +131,9 @@ class _Meter:
 
 @dataclass
 class Store:
-    """The stages of one run. ``fresh`` does all of them again; ``price`` is what an hour of all that the run uses
-    costs, in US dollars."""
+    """The stages of one run. ``price`` is what an hour of all that the run uses costs, in US dollars."""
 
     root: Path
-    fresh: bool = False
     on_start: Callable[[str, str, bool], None] | None = None
     price: float | None = None
     timings: list[Timing] = field(default_factory=list)
@@ -147,40 +147,37 @@ class Store:
         """Wall time since the store was opened that went into no piece of work."""
         return max(0.0, time.perf_counter() - self._began - self._meter.worked)
 
-    def entry(self, stage: str, label: str, inputs: dict[str, Any]) -> Entry:
+    def entry(self, label: str, inputs: Inputs) -> Entry:
         """The place for work with these inputs; nothing is created."""
-        identity = hash_json({"format": FORMAT, "stage": stage, "inputs": inputs})
-        return Entry(stage, label, self.root / "stages" / stage / identity)
+        stage = inputs.STAGE.name
+        return Entry(stage, label, self.root / "stages" / stage / inputs.identity)
 
-    def work(self, stage: str, label: str, inputs: dict[str, Any], function: Callable[[Path], dict[str, Any]]) -> Entry:
-        """Do the work unless it is done: ``function(folder)`` writes outputs and returns a JSON summary."""
-        entry = self.entry(stage, label, inputs)
+    def work(self, label: str, inputs: Given, function: Callable[[Given, Path], Summary]) -> Entry:
+        """Do the work unless it is done: ``function(inputs, folder)`` writes outputs and returns a JSON summary."""
+        entry = self.entry(label, inputs)
         # Pieces that are done side by side may be the same one: the second then finds it done.
         with self._guard:  # two threads must not make a lock each
             lock = self._locks.setdefault(entry.folder, Lock())
         with lock:
             return self._do(entry, inputs, function)
 
-    def _do(self, entry: Entry, inputs: dict[str, Any], function: Callable[[Path], dict[str, Any]]) -> Entry:
-        reuse = not self.fresh and entry.sound
+    def _do(self, entry: Entry, inputs: Given, function: Callable[[Given, Path], Summary]) -> Entry:
+        reuse = entry.sound
         if self.on_start is not None:
             self.on_start(entry.stage, entry.label, reuse)
         if reuse:
             self.timings.append(Timing(entry.stage, entry.label, entry.seconds, True, entry.identity, entry.usd))
             return entry
         if (entry.folder / DONE).exists():
-            if not self.fresh:
-                logger.warning("%s %s: damaged, so it is done again: %s", entry.stage, entry.label, entry.folder)
-            remove(entry.folder)
-        elif self.fresh:
+            logger.warning("%s %s: damaged, so it is done again: %s", entry.stage, entry.label, entry.folder)
             remove(entry.folder)
         entry.folder.mkdir(parents=True, exist_ok=True)
-        write_json(entry.folder / "inputs.json", inputs)
+        write_json(entry.folder / "inputs.json", inputs.as_json())
         before = self._earlier(entry)
         start, booked = time.perf_counter(), self._meter.change(1)
         try:
             with enter_stage(entry.stage), _log_to(entry.folder / "log.txt"):
-                summary = function(entry.folder)
+                summary = function(inputs, entry.folder)
         finally:
             booked = self._meter.change(-1) - booked
             spent = before + time.perf_counter() - start
@@ -193,7 +190,7 @@ class Store:
 
     @staticmethod
     def _earlier(entry: Entry) -> float:
-        """Seconds spent by attempts that did not finish (a killed one leaves no account of itself)."""
+        """Seconds spent by attempts that did not finish (a killed one does not say how long it took)."""
         stored: Any = read_json_if_sound(entry.folder / "attempts.json")
         try:
             return float(stored["seconds"])
@@ -201,12 +198,29 @@ class Store:
             return 0.0
 
 
+class NotDone(Exception):
+    """Work that a survey met is still to do."""
+
+
+class Survey(Store):
+    """Looks at what is done and does nothing.
+
+    Raises:
+        NotDone: by :meth:`work`, where the work is to do.
+    """
+
+    def _do(self, entry: Entry, inputs: Given, function: Callable[[Given, Path], Summary]) -> Entry:
+        if not entry.sound:
+            raise NotDone(entry.stage)
+        return entry
+
+
 def _outputs(folder: Path) -> dict[str, list[Any]]:
     """Size and hash of every output by its path in the folder."""
     return {
         name: _content(path, hashed=not name.endswith(NOT_HASHED))
         for name, path in files_below(folder)
-        if name not in NO_OUTPUTS and path.is_file()
+        if name not in NOT_OUTPUTS and path.is_file()
     }
 
 

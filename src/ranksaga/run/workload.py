@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from ranksaga.data.dataset import Qrels
 from ranksaga.encode.task_encoder import TOKEN_BUDGET
 from ranksaga.recipe import Training
-from ranksaga.run.context import Context, Subject
-from ranksaga.run.learn import documents_phase, trials
+from ranksaga.run.context import Context, RunDataset
 from ranksaga.run.measure import judged_rows
 from ranksaga.run.plan import SHIPPED, Plan
+from ranksaga.run.stages import BASELINE, SCORE, SELECT
+from ranksaga.run.stages.train import documents_phase, trials
 from ranksaga.run.tokens import Shape, TokenCounter
 
 __all__ = ["Course", "Load", "Work", "courses", "workload"]
@@ -118,14 +119,14 @@ def courses(context: Context, plan: Plan) -> list[Course]:
 
 
 def workload(context: Context, plan: Plan, counter: TokenCounter, shape: Shape) -> list[Work]:
-    """What the stages baseline, select and optimized compute; nothing is taken from a cache of earlier runs."""
+    """What the stages baseline, select and score compute; nothing is taken from a cache of earlier runs."""
     counts = _Counts(context, plan, counter, shape)
-    return [*counts.baseline(), *counts.select(), *counts.optimized()]
+    return [*counts.baseline(), *counts.select(), *counts.score()]
 
 
 class _Counts:
     def __init__(self, context: Context, plan: Plan, counter: TokenCounter, shape: Shape) -> None:
-        self._subjects = context.subjects
+        self._subjects = context.datasets
         self._plan = plan
         self._counter = counter
         self._shape = shape
@@ -140,7 +141,7 @@ class _Counts:
             rows = judged_rows(subject.dataset)
             load = self._documents[subject.name] + self._asked(subject, rows)
             what = f"{subject.name}: {len(subject.dataset.corpus):,} documents, {len(rows):,} queries"
-            yield Work("baseline", what, load, load)
+            yield Work(BASELINE.name, what, load, load)
 
     def select(self) -> Iterator[Work]:
         """Every epoch and weight on the dev queries; documents only where they change."""
@@ -164,9 +165,9 @@ class _Counts:
                     low, high = low + few.times(changed), high + many.times(changed)
             what = f"{course.preset} {', '.join(course.views)}: {candidates} candidates on dev"
             least, most = self._switches(candidates * len(course.views))
-            yield Work("select", what, low + least, high + most, course.preset)
+            yield Work(SELECT.name, what, low + least, high + most, course.preset)
 
-    def _dev(self, subject: Subject, devs: Sequence[Qrels], pool: tuple[int, int] | None) -> tuple[Load, Load]:
+    def _dev(self, subject: RunDataset, devs: Sequence[Qrels], pool: tuple[int, int] | None) -> tuple[Load, Load]:
         """One candidate on one dataset: all its dev queries, or a pool of those that matter."""
         rows = np.unique(np.concatenate([dev.query_rows for dev in devs]))
         if pool is None:
@@ -182,7 +183,7 @@ class _Counts:
         queries = self._load(self._counter.queries([subject.dataset.queries.texts[row] for row in rows]))
         return queries + share.times(least), queries + share.times(many)
 
-    def optimized(self) -> Iterator[Work]:
+    def score(self) -> Iterator[Work]:
         """Every dataset by the models that score it; documents again where they changed."""
         presets = list(dict.fromkeys(course.preset for course in self._courses))
         for preset in presets:
@@ -200,16 +201,16 @@ class _Counts:
                 # Folds that share a training may end with the same weights, or choose different ones.
                 distinct = sum(1 for course in mine if set(course.views) & set(views)) if len(views) > 1 else 1
                 what = f"{preset} {subject.name}, {len(views)} model{'s' if len(views) > 1 else ''}"
-                yield Work("optimized", what, once.times(distinct), most.times(len(views)), preset)
+                yield Work(SCORE.name, what, once.times(distinct), most.times(len(views)), preset)
             least, more = self._switches(len(names))
-            yield Work("optimized", f"{preset}: weights read", least, more, preset)
+            yield Work(SCORE.name, f"{preset}: weights read", least, more, preset)
 
     def _switches(self, count: int) -> tuple[Load, Load]:
         """So many times other weights."""
         few, many = (Load(host=count * one * self._shape.parameters / 1e6) for one in SWITCH_SECONDS)
         return few, many
 
-    def _asked(self, subject: Subject, rows: NDArray[np.int32]) -> Load:
+    def _asked(self, subject: RunDataset, rows: NDArray[np.int32]) -> Load:
         """Queries encoded, and searched for in the whole corpus."""
         texts = [subject.dataset.queries.texts[row] for row in rows]
         products = 2.0 * len(rows) * len(subject.dataset.corpus) * self._shape.width

@@ -1,7 +1,7 @@
-"""Who does the work of a run: computes vectors, trains, and does independent pieces side by side.
+"""What does the work of a run: computes vectors, trains, and does independent pieces side by side.
 
-By default that is this process. A back end puts a team of its own in its place; a stage's result and
-identity know nothing of it.
+By default that is this process. A back end puts workers of its own in its place; a stage's result and
+identity do not depend on them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict, TypeVar, Unpack
 
 from ranksaga.encode.engine import LocalWorkers, Workers
 
@@ -17,25 +18,39 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from ranksaga.recipe import Training
+    from ranksaga.train.pairs import TrainingPairs
+    from ranksaga.train.teacher import Teacher
     from ranksaga.train.trainer import Progress, TrainingResult
 
-__all__ = ["Alone", "Sharing", "Team"]
+__all__ = ["LocalRunWorkers", "RunWorkers", "SharedWorkers", "TrainingOptions"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Team(Workers, Protocol):
+class TrainingOptions(TypedDict):
+    """What else :func:`ranksaga.train.trainer.train` is told, as it names it."""
+
+    query_prompt: str
+    document_prompt: str
+    max_length: int
+    precision: str
+    seed: int
+    folder: Path
+    checkpoint_seconds: NotRequired[float]
+
+
+class RunWorkers(Workers, Protocol):
     """What a back end offers to a run."""
 
     def train(
         self,
         model: SentenceTransformer,
-        sources: Sequence[Any],
+        sources: Sequence[TrainingPairs] | Sequence[Teacher],
         settings: Training,
         *,
         progress: Progress | None = None,
-        **options: Any,
+        **options: Unpack[TrainingOptions],
     ) -> TrainingResult:
         """As :func:`ranksaga.train.trainer.train`; what becomes of ``model`` is open, the weights are in the files."""
         ...
@@ -45,17 +60,17 @@ class Team(Workers, Protocol):
         ...
 
 
-class Alone(LocalWorkers):
+class LocalRunWorkers(LocalWorkers):
     """This process, one thing after the other."""
 
     def train(
         self,
         model: SentenceTransformer,
-        sources: Sequence[Any],
+        sources: Sequence[TrainingPairs] | Sequence[Teacher],
         settings: Training,
         *,
         progress: Progress | None = None,
-        **options: Any,
+        **options: Unpack[TrainingOptions],
     ) -> TrainingResult:
         """In this process."""
         from ranksaga.train.trainer import train
@@ -67,17 +82,17 @@ class Alone(LocalWorkers):
         return [function(item) for item in items]
 
 
-class Sharing:
+class SharedWorkers:
     """Workers that are divided among pieces which are done side by side, and among the pieces of those."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._mine = threading.local()
+        self._of_thread = threading.local()
 
     @property
     def share(self) -> int:
         """How many of the workers the piece in this thread may use at once; at least 1."""
-        return int(getattr(self._mine, "share", self.workers))
+        return int(getattr(self._of_thread, "share", self.workers))
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """As many side by side as there are workers."""
@@ -88,7 +103,7 @@ class Sharing:
         share = self.share // width
 
         def with_its_share(item: T) -> R:
-            self._mine.share = share
+            self._of_thread.share = share
             return function(item)
 
         threads = ThreadPoolExecutor(width)

@@ -1,4 +1,4 @@
-"""The account of a run's time, on disk and for people."""
+"""Where the time of a run went, on disk and for people."""
 
 from __future__ import annotations
 

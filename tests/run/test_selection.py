@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ranksaga.run.select import Candidate, choose, judged
+from ranksaga.run.selection import Candidate, choose, with_scores
 
 BASE = {"a": 0.5, "b": 0.4, "guard": 0.2}
 ROLES = {"a": "trained", "b": "trained", "guard": "guard"}
@@ -47,7 +47,7 @@ def test_without_a_gain_the_base_model_stays() -> None:
 def test_errors_are_those_of_paired_differences() -> None:
     rng = np.random.default_rng(0)
     base, values = rng.random(20), rng.random(20)
-    found = judged(Candidate(3, 0.5, 0.25, {}, {}), {"a": base, "b": np.ones(1)}, {"a": values, "b": np.zeros(1)})
+    found = with_scores(Candidate(3, 0.5, 0.25, {}, {}), {"a": base, "b": np.ones(1)}, {"a": values, "b": np.zeros(1)})
     assert (found.epoch, found.weight, found.document_weight) == (3, 0.5, 0.25)
     assert found.scores["a"] == pytest.approx(values.mean())
     assert found.errors["a"] == pytest.approx(stats.sem(values - base))

@@ -1,4 +1,4 @@
-"""Whatever changes a file that a run reads is seen; a stamp looks at no content."""
+"""Whatever changes a file that a run reads is seen; a fingerprint looks at no content."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from ranksaga.files import files_below
 from ranksaga.recipe import Recipe
+from ranksaga.run.fingerprint import fingerprint
 from ranksaga.run.pipeline import finished, is_finished
 from ranksaga.run.single import _Kept
-from ranksaga.run.stamp import stamp
 
 
 def in_place(file: Path) -> None:
@@ -84,12 +84,12 @@ def test_every_change_of_a_file_is_seen(tmp_path: Path, kind: str, change: Calla
         for name in ("file.txt", "twin.txt") if kind == "linked file" else ("deep",):
             (place / name).symlink_to(source / "deep" / ("" if name == "deep" else name))
     asked = {"python": recipe(dataset=f"python:{place}"), "model": recipe(place)}.get(kind, recipe(dataset=str(place)))
-    before = stamp(asked)
-    assert stamp(asked) == before
+    before = fingerprint(asked)
+    assert fingerprint(asked) == before
     change(file)
     if kind == "linked file" and (source / "deep" / "added.txt").exists():
         (place / "added.txt").symlink_to(source / "deep" / "added.txt")
-    assert stamp(asked) != before
+    assert fingerprint(asked) != before
 
 
 def test_a_link_to_another_file_or_folder_is_seen(tmp_path: Path) -> None:
@@ -101,10 +101,10 @@ def test_a_link_to_another_file_or_folder_is_seen(tmp_path: Path) -> None:
         os.utime(tmp_path / name / "file.txt", (1e9, 1e9))
     for inside, target in {"link.txt": "file.txt", "link": ""}.items():
         (place / inside).symlink_to(tmp_path / "one" / target)
-        before = stamp(recipe(dataset=str(place)))
+        before = fingerprint(recipe(dataset=str(place)))
         (place / inside).unlink()
         (place / inside).symlink_to(tmp_path / "two" / target)
-        assert stamp(recipe(dataset=str(place))) != before
+        assert fingerprint(recipe(dataset=str(place))) != before
 
 
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "a" / ".git" / "index").write_text("")
     names = [inside for inside, _ in files_below(tmp_path / "a")]
     assert names == ["deep/file.txt", "deep/twin.txt", "gone", "self", "twice/file.txt", "twice/twin.txt"]
-    assert stamp(recipe(tmp_path / "a")) == stamp(recipe(tmp_path / "a"))
+    assert fingerprint(recipe(tmp_path / "a")) == fingerprint(recipe(tmp_path / "a"))
 
 
 def test_a_model_of_the_hub_is_known_by_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +128,11 @@ def test_a_model_of_the_hub_is_known_by_its_snapshot(tmp_path: Path, monkeypatch
         (repository / "snapshots" / revision).mkdir(parents=True)
         (repository / "snapshots" / revision / "config.json").write_text("{}")
     (repository / "refs").mkdir()
-    assert stamp(recipe("org/name"))["model"] == ["org/name"]
+    assert fingerprint(recipe("org/name"))["model"] == ["org/name"]
     found = []
     for revision in ("1" * 40, "2" * 40):
         (repository / "refs" / "main").write_text(revision)
-        found.append(stamp(recipe("org/name"))["model"])
+        found.append(fingerprint(recipe("org/name"))["model"])
         assert revision in found[-1][0]
     assert found[0] != found[1]
 

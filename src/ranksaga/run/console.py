@@ -1,4 +1,4 @@
-"""How a run speaks: bars on a terminal, plain lines elsewhere, nothing for a library user."""
+"""How a run tells a person what it does: bars on a terminal, plain lines elsewhere, nothing for a library user."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Protocol
 
-__all__ = ["Silent", "Terminal"]
+__all__ = ["Console", "Silent", "Terminal"]
+
+
+class Console(Protocol):
+    """What a run tells. The command line prints it; a library user may stay silent."""
+
+    def stage(self, stage: str, label: str, reused: bool) -> None:
+        """A piece of work starts, or was done before."""
+
+    def say(self, text: str) -> None:
+        """One line of information."""
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Callable[..., None]]:
+        """A bar; the callable advances it by a count, with an optional ``note``."""
 
 
 class Silent:
-    """Says nothing."""
+    """Prints nothing."""
 
     def stage(self, stage: str, label: str, reused: bool) -> None:
         """Nothing."""
@@ -31,12 +46,12 @@ class Silent:
 
 
 class Terminal(Silent):
-    """Speaks on stderr; draws bars only where a person looks."""
+    """Prints on stderr; draws bars only where a person looks."""
 
     def __init__(self) -> None:
-        from rich.console import Console
+        from rich.console import Console as RichConsole
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = RichConsole(stderr=True, highlight=False)
         self._screen = Lock()
 
     def stage(self, stage: str, label: str, reused: bool) -> None:

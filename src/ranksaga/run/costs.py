@@ -9,7 +9,7 @@ from typing import Any
 from ranksaga.report.data import Facts
 from ranksaga.run.store import Store, Timing
 
-__all__ = ["Spent", "ledger_facts", "ledger_json", "spent_by_stage"]
+__all__ = ["Spent", "cost_facts", "costs_json", "spent_by_stage"]
 
 REST = "rest"
 
@@ -36,7 +36,7 @@ def spent_by_stage(timings: Sequence[Timing]) -> tuple[Spent, ...]:
     )
 
 
-def ledger_json(store: Store) -> dict[str, Any]:
+def costs_json(store: Store) -> dict[str, Any]:
     """For run.json: by stage, and in all."""
     rows = _rows(store)
     return {
@@ -47,7 +47,7 @@ def ledger_json(store: Store) -> dict[str, Any]:
     }
 
 
-def ledger_facts(store: Store) -> tuple[Facts, Facts]:
+def cost_facts(store: Store) -> tuple[Facts, Facts]:
     """For the report: time (and cost) per stage, and of every piece of work."""
     rows = _rows(store)
     total = Spent("total", 0, sum(row.seconds for row in rows), _dollars([row.usd for row in rows]))

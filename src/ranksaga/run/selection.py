@@ -1,4 +1,4 @@
-"""Selection: which epoch and which weight against the base model, by dev queries only.
+"""The rule of selection: which epoch and which weight against the base model, by dev queries only.
 
 Weights are interpolated between the base and the fine-tuned model (WiSE-FT, Wortsman et al. 2022;
 LM-Cocktail, Xiao et al. 2023). The candidate that gains most on average over the trained datasets
@@ -12,19 +12,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.data.dataset import Dataset, Qrels
+from ranksaga.data.dataset import Corpus, Dataset, Qrels
 from ranksaga.encode.encoder import Encoder
 from ranksaga.evaluate.benchmark import Vectors, rank
 from ranksaga.evaluate.metrics import evaluate
+from ranksaga.recipe import Training
 from ranksaga.retrieve.rankings import Rankings
 
-__all__ = ["Candidate", "DevScorer", "DevSet", "choose", "dev_set", "judged", "relative"]
+__all__ = [
+    "Candidate",
+    "DevScorer",
+    "DevSet",
+    "choose",
+    "cut",
+    "dev_set",
+    "dev_size",
+    "qualifies",
+    "relative",
+    "with_scores",
+]
 
 METRIC = "ndcg_at_10"
+# Selection looks at this many dev queries a dataset, and this deep into the rankings of the base model and of BM25:
+# where every candidate reads documents anew, where a few do, and where documents stay.
+DEV_CUT: Mapping[str, tuple[int | None, int | None]] = {"all": (100, 20), "some": (500, 100), "none": (None, None)}
+
+
+def dev_size(settings: Training) -> tuple[int | None, int | None]:
+    """Most dev queries of a dataset, and how deep into their rankings; none: all."""
+    return DEV_CUT["all" if settings.towers != "query" else "none" if settings.documents is None else "some"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +111,7 @@ def dev_set(
         taken.append(ranking.documents[places, :depth].ravel())
     documents = np.unique(np.concatenate(taken))
     documents = documents[documents >= 0]
-    return DevSet(name, role, dataset.cut("dev", dev, documents))
+    return DevSet(name, role, cut(dataset, "dev", dev, documents))
 
 
 class DevScorer:
@@ -107,28 +128,28 @@ class DevScorer:
             for other in list(self._documents)[1:]:
                 del self._documents[other]
             self._documents[encoder.document_identity] = {
-                one.name: encoder.encode_documents(one.dataset.corpus.documents) for one in self._sets
+                dev.name: encoder.encode_documents(dev.dataset.corpus.documents) for dev in self._sets
             }
         documents = self._documents[encoder.document_identity]
-        return {one.name: _score(encoder, one, documents[one.name]) for one in self._sets}
+        return {dev.name: _score(encoder, dev, documents[dev.name]) for dev in self._sets}
 
 
-def _score(encoder: Encoder, one: DevSet, documents: NDArray[np.float32]) -> NDArray[np.float64]:
-    rows = one.dataset.qrels["dev"].query_rows
-    queries = encoder.encode_queries([one.dataset.queries.texts[row] for row in rows])
-    rankings = rank(one.dataset, Vectors(documents, queries, rows), rows, 10)
-    return evaluate(rankings, one.dataset, "dev", system="candidate").values[METRIC]
+def _score(encoder: Encoder, dev: DevSet, documents: NDArray[np.float32]) -> NDArray[np.float64]:
+    rows = dev.dataset.qrels["dev"].query_rows
+    queries = encoder.encode_queries([dev.dataset.queries.texts[row] for row in rows])
+    rankings = rank(dev.dataset, Vectors(documents, queries, rows), rows, 10)
+    return evaluate(rankings, dev.dataset, "dev", system="candidate").values[METRIC]
 
 
-def judged(
-    place: Candidate, base: Mapping[str, NDArray[np.float64]], found: Mapping[str, NDArray[np.float64]]
+def with_scores(
+    candidate: Candidate, base: Mapping[str, NDArray[np.float64]], scores: Mapping[str, NDArray[np.float64]]
 ) -> Candidate:
     """A candidate with its scores and their errors, from the values of each dev query."""
     errors = {}
-    for name, values in found.items():
+    for name, values in scores.items():
         differences = values - base[name]
         errors[name] = float(differences.std(ddof=1) / len(differences) ** 0.5) if len(differences) > 1 else 0.0
-    return replace(place, scores={name: float(values.mean()) for name, values in found.items()}, errors=errors)
+    return replace(candidate, scores={name: float(values.mean()) for name, values in scores.items()}, errors=errors)
 
 
 def qualifies(base: Mapping[str, float], candidate: Candidate, tolerance: float, standard_errors: float) -> bool:
@@ -169,3 +190,15 @@ def choose(
 def relative(base: float, score: float) -> float:
     """Relative change; a base of 0 counts any score as no loss."""
     return (score - base) / base if base > 0 else float(score > 0)
+
+
+def cut(dataset: Dataset, split: str, judged: Qrels, documents: NDArray[np.integer[Any]]) -> Dataset:
+    """A dataset with some of its documents only (rows, ascending), among them all that ``judged`` names."""
+    corpus = dataset.corpus
+    kept = Corpus(
+        tuple(corpus.ids[row] for row in documents),
+        tuple(corpus.titles[row] for row in documents),
+        tuple(corpus.texts[row] for row in documents),
+    )
+    rows = np.searchsorted(documents, judged.documents).astype(np.int32)
+    return Dataset(dataset.name, kept, dataset.queries, {split: Qrels(judged.queries, rows, judged.scores)})

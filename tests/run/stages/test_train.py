@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.weight_files import save_weights
 from ranksaga.files import write_json
 from ranksaga.recipe import PRESETS
-from ranksaga.run import learn
+from ranksaga.run import sources
+from ranksaga.run.stages import train
 from ranksaga.run.store import Entry
 
 
@@ -24,35 +25,36 @@ def test_of_a_large_corpus_a_part_is_drawn_besides_what_is_judged(monkeypatch: p
     train = Qrels.of([(0, 150, 1), (1, 3, 2), (1, 199, 1)])
     dataset = Dataset("large", corpus, Queries(("q0", "q1"), ("a", "b")), {"train": train})
 
-    whole, rows = learn.bank_of(dataset, train, np.random.default_rng(0))
+    whole, rows = sources.bank_of(dataset, train, np.random.default_rng(0))
     assert rows.tolist() == list(range(count))
     assert whole.corpus == corpus
 
-    monkeypatch.setattr(learn, "BANK", 20)
-    part, rows = learn.bank_of(dataset, train, np.random.default_rng(0))
+    monkeypatch.setattr(sources, "BANK", 20)
+    part, rows = sources.bank_of(dataset, train, np.random.default_rng(0))
     assert 20 <= len(part.corpus) == len(rows) <= 23
     assert [part.corpus.ids[row] for row in part.qrels["train"].documents] == ["d150", "d3", "d199"]
     assert part.qrels["train"].scores.tolist() == [1, 2, 1]
     assert list(part.corpus.ids) == [f"d{row}" for row in rows]
-    assert learn.bank_of(dataset, train, np.random.default_rng(0))[1].tolist() == rows.tolist()
+    assert sources.bank_of(dataset, train, np.random.default_rng(0))[1].tolist() == rows.tolist()
 
 
-def training(folder: Path, query: float, document: float) -> Entry:
+def training_stage(folder: Path, query: float, document: float) -> Entry:
     """A training stage of two epochs whose weights are these, doubled in the second."""
     for epoch in (1, 2):
         values = {"0.sub_modules.query.0.w": query * epoch, "0.sub_modules.document.0.w": document * epoch}
         save_weights(folder / f"epoch-{epoch}", {name: torch.tensor([value]) for name, value in values.items()})
-    write_json(folder / "done.json", {"seconds": 1.0, "summary": {"epochs": ["epoch-1", "epoch-2"]}})
+    summary = train.TrainingSummary(("epoch-1", "epoch-2"), 2, 2, 1.0, capped=False, teachers={})
+    write_json(folder / "done.json", {"seconds": 1.0, "summary": asdict(summary)})
     return Entry("train", folder.name, folder)
 
 
 def test_seeds_are_averaged_and_documents_are_those_of_their_own_last_epoch(tmp_path: Path) -> None:
-    queries = (training(tmp_path / "a", 1.0, 0.0), training(tmp_path / "b", 3.0, 0.0))
-    trained = learn.Trained(queries, None)
+    queries = (training_stage(tmp_path / "a", 1.0, 0.0), training_stage(tmp_path / "b", 3.0, 0.0))
+    trained = train.Trained(queries, None)
     assert trained.epochs == 2
     assert trained.weights(2)["0.sub_modules.query.0.w"].item() == 4.0
     assert trained.weights(2)["0.sub_modules.document.0.w"].item() == 0.0
-    trained = replace(trained, documents=training(tmp_path / "c", 9.0, 5.0))
+    trained = replace(trained, documents=training_stage(tmp_path / "c", 9.0, 5.0))
     weights = trained.weights(1)
     assert weights["0.sub_modules.query.0.w"].item() == 2.0
     assert weights["0.sub_modules.document.0.w"].item() == 10.0
@@ -60,7 +62,7 @@ def test_seeds_are_averaged_and_documents_are_those_of_their_own_last_epoch(tmp_
 
 
 def test_seeds_of_repeats_differ_and_the_first_is_that_of_the_run() -> None:
-    lesson = learn.Lesson("best", PRESETS["best"], "shipped", {}, {})
-    assert lesson.seed(7) == 7
-    found = [replace(lesson, repeat=repeat).seed(first) for repeat in range(4) for first in (7, 8)]
+    job = train.TrainingJob("best", PRESETS["best"], "shipped", {}, {})
+    assert job.seed(7) == 7
+    found = [replace(job, repeat=repeat).seed(first) for repeat in range(4) for first in (7, 8)]
     assert len(set(found)) == len(found)

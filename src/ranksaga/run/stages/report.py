@@ -1,0 +1,268 @@
+"""The stage ``report``: what a user reads, made from what is measured: tables, charts, rankings, the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ranksaga.encode.encoder import Encoder
+from ranksaga.evaluate.evaluation import Origin
+from ranksaga.evaluate.per_query import PER_QUERY, write_evaluation
+from ranksaga.files import file_name, write_json
+from ranksaga.recipe import Recipe, dump_recipe
+from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Selection
+from ranksaga.report.mteb import write_model_meta, write_task_result
+from ranksaga.report.write import write_report
+from ranksaga.retrieve.trec import write_run
+from ranksaga.run.arrays import read_rankings
+from ranksaga.run.context import RunDataset
+from ranksaga.run.costs import cost_facts
+from ranksaga.run.environment import describe_environment
+from ranksaga.run.plan import SHIPPED, Plan
+from ranksaga.run.selection import qualifies, relative
+from ranksaga.run.shipping import write_shipped_model
+from ranksaga.run.stage import Inputs, Summary
+from ranksaga.run.stages import REPORT
+from ranksaga.run.stages.compare import read_comparison
+from ranksaga.run.stages.score import System, read_blends, read_evaluation
+from ranksaga.run.stages.select import read_choice
+from ranksaga.run.stages.train import TrainingSummary
+from ranksaga.run.store import Entry, Store
+
+__all__ = ["RECORD", "Results", "write_results"]
+
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class ReportInputs(Inputs):
+    """Everything that is shown: the whole recipe, and all that was measured, by identity.
+
+    Environment, times and costs are shown as they were when the report was written: they change none of its figures.
+    """
+
+    STAGE = REPORT
+    VERSION = 1
+
+    recipe: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    datasets: tuple[str, ...]
+    splits: str
+    trained: tuple[tuple[str, str, str], ...]
+    selected: tuple[tuple[str, str, str], ...]
+    scored: tuple[tuple[str, str, str], ...]
+    comparison: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was run, and all that the stages before left. ``trained`` and ``selected`` are by preset, then by view."""
+
+    recipe: Recipe
+    datasets: tuple[RunDataset, ...]
+    plan: Plan
+    splits: Entry
+    trained: Mapping[str, Mapping[str, Entry]]
+    selected: Mapping[str, Mapping[str, Entry]]
+    systems: tuple[System, ...]
+    comparison: Entry
+
+    @property
+    def base(self) -> Encoder:
+        """The base model."""
+        assert self.baseline.encoder is not None
+        return self.baseline.encoder
+
+    @property
+    def baseline(self) -> System:
+        """The base model's measurements."""
+        return self.systems[1]
+
+    @property
+    def last(self) -> System:
+        """Those of the preset that ships."""
+        return self.systems[-1]
+
+
+def write_results(store: Store, results: Results) -> Entry:
+    """Write the files of the run into the folder of this stage."""
+    inputs = ReportInputs(
+        recipe=results.recipe.model_dump(mode="json"),
+        encoder=results.base.spec.facts,
+        datasets=tuple(member.dataset.fingerprint for member in results.datasets),
+        splits=results.splits.identity,
+        trained=_identities(results.trained),
+        selected=_identities(results.selected),
+        scored=tuple(
+            (scored.name, scored.member.name, scored.entry.identity)
+            for system in results.systems
+            for scored in (*system.scored, *system.mixed)
+        ),
+        comparison=results.comparison.identity,
+    )
+    work = partial(_write, results=results, costs=cost_facts(store))
+    return store.work("pages, tables, charts, model", inputs, work)
+
+
+def _identities(entries: Mapping[str, Mapping[str, Entry]]) -> tuple[tuple[str, str, str], ...]:
+    return tuple((preset, view, entry.identity) for preset, views in entries.items() for view, entry in views.items())
+
+
+def _write(inputs: ReportInputs, folder: Path, *, results: Results, costs: tuple[Facts, ...]) -> Summary:
+    for system in results.systems:
+        _write_system(results, system, folder)
+    write_shipped_model(results.last, results.baseline, results.plan, results.recipe.name, folder)
+    write_json(folder / RECORD, _record(results))
+    write_report(_report_data(results, costs), folder)
+    return {}
+
+
+def _record(results: Results) -> dict[str, Any]:
+    """For run.json: all that is needed to know what was done, and no text of a dataset."""
+    last = results.recipe.presets[-1]
+    return {
+        "recipe": results.recipe.model_dump(mode="json"),
+        "environment": describe_environment(),
+        "encoder": results.base.spec.facts,
+        "datasets": {member.name: member.dataset.fingerprint for member in results.datasets},
+        "plan": results.plan.counts(results.recipe.training[last]),
+        "training": {
+            preset: {view: entry.summary for view, entry in entries.items()}
+            for preset, entries in results.trained.items()
+        },
+        "selection": {view: read_choice(entry).summary for view, entry in results.selected[last].items()},
+        "hybrid": {
+            system.name: {
+                scored.member.name: [asdict(blend) for blend in read_blends(scored)] for scored in system.mixed
+            }
+            for system in results.systems
+            if system.mixed
+        },
+    }
+
+
+def _write_system(results: Results, system: System, folder: Path) -> None:
+    """Values by query, MTEB's files and TREC runs of one system."""
+    spec = system.encoder.spec if system.encoder is not None else None
+    base = results.base.spec.model
+    model = base if system.name == "baseline" else f"ranksaga/{system.name}"
+    revision = spec.revision if spec is not None else "1"
+    for scored in system.scored:
+        dataset = scored.member.dataset
+        values = read_evaluation(scored, results.plan)
+        name = file_name(dataset.name)
+        origin = Origin(dataset.fingerprint, spec.facts if spec is not None else None)
+        write_evaluation(folder / PER_QUERY / system.name, replace(values, origin=origin))
+        write_task_result(
+            values,
+            folder,
+            model=model,
+            revision=revision,
+            dataset_revision=dataset.fingerprint,
+        )
+        write_run(
+            folder / "rankings" / f"{system.name}.{name}.trec",
+            read_rankings(scored.entry.folder / "rankings.npz"),
+            dataset.queries.ids,
+            dataset.corpus.ids,
+            tag=system.name,
+        )
+    write_model_meta(
+        folder,
+        model=model,
+        revision=revision,
+        max_tokens=spec.max_length if spec is not None else None,
+        similarity=spec.similarity if spec is not None else "cosine",
+        adapted_from=base if system.name != "baseline" and spec is not None else None,
+    )
+
+
+def _report_data(results: Results, costs: tuple[Facts, ...]) -> ReportData:
+    recipe, spec, last = results.recipe, results.base.spec, results.last.name
+    choice = read_choice(results.selected[last][SHIPPED])
+    texts = {
+        (member.dataset.name, member.dataset.queries.ids[row]): member.dataset.queries.texts[row]
+        for member in results.datasets
+        for row in results.plan.scored(member.name).query_rows
+    }
+    model = (
+        ("name", spec.model),
+        ("revision", spec.revision),
+        ("prompts", f"{spec.prompts}"),
+        ("tokens", str(spec.max_length)),
+        ("precision", spec.precision),
+    )
+    comparison = read_comparison(results.comparison)
+    return ReportData(
+        title=recipe.name,
+        comparison=comparison,
+        headline=last,
+        shipped=last if choice.weight > 0 else "baseline",
+        shipped_reason=choice.reason,
+        references=("bm25", "baseline_hybrid"),
+        promise=FIRST_STUDY if {"v1", "v2"} & set(recipe.presets) else None,
+        selections=_selections(results),
+        leakage=results.plan.findings,
+        notes=_notes(results),
+        recipe=dump_recipe(recipe),
+        facts=(
+            Facts("Model", model),
+            Facts("Environment", tuple(describe_environment().items())),
+            *costs,
+        ),
+        query_texts=texts,
+    )
+
+
+def _selections(results: Results) -> tuple[Selection, ...]:
+    selections = []
+    roles = {member.name: member.role for member in results.datasets}
+    preset = results.recipe.presets[-1]
+    settings = results.recipe.training[preset]
+    for view, entry in results.selected[preset].items():
+        choice = read_choice(entry)
+        points = []
+        for candidate in choice.candidates:
+            changes = {name: 100 * relative(choice.base[name], score) for name, score in candidate.scores.items()}
+            gains = {name: change for name, change in changes.items() if roles[name] == "trained"}
+            kept = {name: change for name, change in changes.items() if roles[name] == "guard"}
+            points.append(
+                CurvePoint(
+                    candidate.epoch,
+                    candidate.weight,
+                    candidate.document_weight,
+                    sum(gains.values()) / max(1, len(gains)),
+                    sum(kept.values()) / len(kept) if kept else None,
+                    gains,
+                    kept,
+                    qualifies=qualifies(choice.base, candidate, settings.tolerance, settings.standard_errors),
+                    chosen=choice.is_of(candidate),
+                )
+            )
+        if points:
+            name = preset if view == SHIPPED else f"{preset} {view}"
+            selections.append(Selection(name, tuple(points), choice.reason))
+    return tuple(selections)
+
+
+def _notes(results: Results) -> tuple[str, ...]:
+    notes = list(results.plan.notes)
+    for preset, entries in results.trained.items():
+        for view, entry in entries.items():
+            summary = TrainingSummary.of(entry)
+            if summary.capped:
+                notes.append(f"{preset} ({view}): capped at {summary.steps} steps, fewer than its epochs ask for.")
+    for system in results.systems:
+        if system.mixed:
+            shown = "; ".join(
+                f"{scored.member.name} "
+                + " / ".join(
+                    f"{b.share:.1f}, {b.feedback:g}, {b.hubness:g}" for b in dict.fromkeys(read_blends(scored))
+                )
+                for scored in system.mixed
+            )
+            notes.append(f"Beside {system.name}, BM25's share, feedback and hubness, chosen on dev: {shown}.")
+    return tuple(notes)
