@@ -247,17 +247,25 @@ def _write_model(measured: Measured, folder: Path) -> None:
 
 
 def _card(measured: Measured) -> str:
-    last = measured.systems[-1]
-    base = {values.dataset: values.mean("ndcg_at_10") for values in measured.systems[0].values}
-    rows = "\n".join(
-        f"| {values.dataset} | {base[values.dataset]:.4f} | {values.mean('ndcg_at_10'):.4f} |" for values in last.values
-    )
+    """A model card. Where the base model was kept it has that model's figures: a fold may have chosen otherwise."""
+    name = measured.context.encoder.spec.model
+    first, last = measured.systems[0], measured.systems[-1]
+    base = {values.dataset: values.mean("ndcg_at_10") for values in first.values}
+    if last.encoder is measured.context.encoder:
+        said = f"This is {name}, unchanged: RankSaga fine-tuned it, and no candidate qualified (the report says why)."
+        asked, head = "test queries", "| dataset | this model |\n|---|---|\n"
+        rows = "\n".join(f"| {dataset} | {value:.4f} |" for dataset, value in base.items())
+    else:
+        said, asked = f"Fine-tuned with RankSaga from {name}.", "test queries that the scored model has not seen"
+        head = "| dataset | base | this model |\n|---|---|---|\n"
+        rows = "\n".join(
+            f"| {values.dataset} | {base[values.dataset]:.4f} | {values.mean('ndcg_at_10'):.4f} |"
+            for values in last.values
+        )
     return (
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
-        f"base_model: {measured.context.encoder.spec.model}\ntags: [sentence-transformers, ranksaga, retrieval]\n---\n"
-        f"# {measured.context.recipe.name}\n\nFine-tuned with RankSaga from {measured.context.encoder.spec.model}.\n\n"
-        "nDCG@10 on test queries that the scored model has not seen:\n\n"
-        f"| dataset | base | this model |\n|---|---|---|\n{rows}\n{_usage(last.encoder)}"
+        f"base_model: {name}\ntags: [sentence-transformers, ranksaga, retrieval]\n---\n"
+        f"# {measured.context.recipe.name}\n\n{said}\n\nnDCG@10 on {asked}:\n\n{head}{rows}\n{_usage(last.encoder)}"
     )
 
 
