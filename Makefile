@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test core study bench clean
+.PHONY: demo test core shuffled study bench clean
 
 demo: $(INSTALLED)  ## the main job on the offline quickstart
 	$(BIN)/ranksaga run --out runs
@@ -15,8 +15,16 @@ test: $(INSTALLED)  ## the whole suite
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-core: $(INSTALLED)  ## the fast part of the suite
-	$(BIN)/pytest -m "not slow and not shared and not browser"
+# One process a core, and each of them on one thread: more would wait for each other.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+FAST := -m "not slow and not shared and not browser"
+SEED ?= $(shell date +%s)
+
+core: $(INSTALLED)  ## the fast part of the suite, on all cores
+	$(PARALLEL) $(FAST)
+
+shuffled: $(INSTALLED)  ## the same in a random order; SEED=... repeats one
+	$(PARALLEL) $(FAST) --no-loadscope-reorder --shuffle $(SEED)
 
 study: $(INSTALLED)  ## the offline study; RANKSAGA_DATASETS names the folder of the collections
 	$(BIN)/ranksaga run benchmarking/offline-study.yaml --out runs

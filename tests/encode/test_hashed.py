@@ -28,6 +28,10 @@ def test_a_vector_is_the_normalised_sum_of_its_features_directions() -> None:
     total = np.sum([direction(feature, 16) for feature in ("ab", "<ab", "ab>")], axis=0)
     parts = HashEncoder(16).encode_documents(["ab"])
     np.testing.assert_allclose(parts[0], total / np.sqrt((total**2).sum()), rtol=1e-7)
+    # Two words could cancel out, so to an even number of features the empty one is added.
+    total = np.sum([direction(feature, 16) for feature in ("ab", "cd", "")], axis=0)
+    even = HashEncoder(16, trigrams=False).encode_documents(["ab cd"])
+    np.testing.assert_allclose(even[0], total / np.sqrt((total**2).sum()), rtol=1e-7)
 
 
 @pytest.mark.parametrize("text", ["", "?!", "one two", "दो शब्द", "东京", "\ud800", "a" * 10_000])
