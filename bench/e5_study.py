@@ -88,8 +88,8 @@ def model_like_e5(folder: Path) -> str:
 
 def main() -> None:
     """Print the estimate for each card."""
+    from ranksaga.estimate.estimate import estimate
     from ranksaga.recipe import Recipe, load_recipe
-    from ranksaga.run.estimate import estimate
     from ranksaga.run.voice import Terminal
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -263,7 +263,7 @@ def estimate(
     hourly = parse_price(price, "--price") if price is not None else None
     if gpu is not None:
         find_gpu(gpu)  # before torch is loaded
-    from ranksaga.run.estimate import estimate as estimated
+    from ranksaga.estimate.estimate import estimate as estimated
     from ranksaga.run.voice import Terminal
 
     found = estimated(resolved, Terminal(), gpu=gpu, price=hourly)

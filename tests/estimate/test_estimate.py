@@ -16,16 +16,16 @@ import pytest
 from ranksaga.data.beir import write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.encoder import Encoder, load_encoder
+from ranksaga.estimate.estimate import Card, Estimate, Here, Line, estimate
+from ranksaga.estimate.probe import Pace, Range, Steps, _of_step, _pace_of, range_of, sample_steps, sources_like
+from ranksaga.estimate.tokens import Shape, TokenCounter, shape_of
+from ranksaga.estimate.workload import Load, courses, workload
 from ranksaga.recipe import Distillation, Recipe, Training
 from ranksaga.run.context import Context
-from ranksaga.run.estimate import Card, Estimate, Here, Line, estimate
 from ranksaga.run.gpus import Gpu
 from ranksaga.run.plan import draw_plan
-from ranksaga.run.probe import Pace, Range, Steps, _of_step, _pace_of, range_of, sample_steps, sources_like
 from ranksaga.run.store import Store
-from ranksaga.run.tokens import Shape, TokenCounter, shape_of
 from ranksaga.run.voice import Silent
-from ranksaga.run.workload import Load, courses, workload
 from ranksaga.train.embed import Pass
 
 HELPERS = Path(__file__).parents[1] / "train" / "tiny_training.py"
@@ -255,7 +255,7 @@ def test_an_estimate_probes_every_training_and_leaves_nothing(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANKSAGA_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("ranksaga.run.estimate.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("ranksaga.estimate.estimate.PROBE_SECONDS", 0.2)
     monkeypatch.chdir(tmp_path)
     found = estimate(recipe, Silent(), price=2.0)
     assert [line.stage for line in found.lines] == [
@@ -270,8 +270,8 @@ def test_an_estimate_probes_every_training_and_leaves_nothing(
 
 
 def test_a_card_is_estimated_without_a_probe(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ranksaga.run.estimate.timed_steps", lambda *_: pytest.fail("trained"))
-    monkeypatch.setattr("ranksaga.run.estimate.encode_pace", lambda *_: pytest.fail("encoded"))
+    monkeypatch.setattr("ranksaga.estimate.estimate.timed_steps", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("ranksaga.estimate.estimate.encode_pace", lambda *_: pytest.fail("encoded"))
     found = estimate(recipe, Silent(), gpu="a10g")
     assert found.machine == "one A10G"
     assert found.how.startswith("derived, not measured")

@@ -14,11 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ranksaga.recipe import Recipe
-from ranksaga.run.context import Context, Voice
-from ranksaga.run.gpus import Gpu, find_gpu, known_price, price_note
-from ranksaga.run.plan import draw_plan
-from ranksaga.run.probe import (
+from ranksaga.estimate.probe import (
     Pace,
     Range,
     Steps,
@@ -28,9 +24,13 @@ from ranksaga.run.probe import (
     sources_like,
     timed_steps,
 )
+from ranksaga.estimate.tokens import TokenCounter, shape_of
+from ranksaga.estimate.workload import Course, Load, Work, courses, workload
+from ranksaga.recipe import Recipe
+from ranksaga.run.context import Context, Voice
+from ranksaga.run.gpus import Gpu, find_gpu, known_price, price_note
+from ranksaga.run.plan import draw_plan
 from ranksaga.run.store import Store
-from ranksaga.run.tokens import TokenCounter, shape_of
-from ranksaga.run.workload import Course, Load, Work, courses, workload
 
 __all__ = ["Card", "Estimate", "Here", "Line", "estimate"]
 

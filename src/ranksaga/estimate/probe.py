@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.encoder import TOKEN_BUDGET, Encoder
+from ranksaga.estimate.tokens import Shape, TokenCounter
+from ranksaga.estimate.workload import Course, Load
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import PSEUDO, bank_of
-from ranksaga.run.tokens import Shape, TokenCounter
-from ranksaga.run.workload import Course, Load
 
 __all__ = [
     "Pace",

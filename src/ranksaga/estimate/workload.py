@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Qrels
 from ranksaga.encode.encoder import TOKEN_BUDGET
+from ranksaga.estimate.tokens import Shape, TokenCounter
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, Subject
 from ranksaga.run.learn import documents_phase, trials
 from ranksaga.run.measure import judged_rows
 from ranksaga.run.plan import SHIPPED, Plan
-from ranksaga.run.tokens import Shape, TokenCounter
 
 __all__ = ["Course", "Load", "Work", "courses", "workload"]
 
