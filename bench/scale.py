@@ -207,7 +207,7 @@ def sizes() -> Iterator[str]:
 
 def encoding(measured: dict[str, Any]) -> Iterator[str]:
     """Time and money of reading a corpus once."""
-    from ranksaga.estimate.estimate import UTILISATION
+    from ranksaga.estimate.machines import UTILISATION
     from ranksaga.run.gpus import find_gpu
 
     yield f"| corpus | model | tokens | here | {' | '.join(f'one {name}' for name in CARDS)} |"

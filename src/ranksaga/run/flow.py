@@ -29,7 +29,7 @@ from ranksaga.run.select import DevSet, dev_set
 from ranksaga.run.stages import runs_to
 from ranksaga.run.store import Entry
 
-__all__ = ["execute"]
+__all__ = ["dev_cut", "execute"]
 
 # Selection looks at this many dev queries a dataset, and this deep into the rankings of the base model and of BM25:
 # where every candidate reads documents anew, where a few do, and where documents stay.
@@ -141,6 +141,11 @@ def _searched(
     return tried[int(np.argmax(gains))]  # of equals the first
 
 
+def dev_cut(settings: Training) -> tuple[int | None, int | None]:
+    """Most dev queries of a dataset that selection looks at, and how many documents of each ranking; none: all."""
+    return DEV_CUT["all" if settings.towers != "query" else "none" if settings.documents is None else "some"]
+
+
 def _dev_sets(
     context: Context,
     settings: Training,
@@ -149,8 +154,7 @@ def _dev_sets(
     words: Mapping[str, Entry],
 ) -> list[DevSet]:
     found = []
-    moves = "all" if settings.towers != "query" else "none" if settings.documents is None else "some"
-    queries, depth = DEV_CUT[moves]
+    queries, depth = dev_cut(settings)
     for subject in context.subjects:
         dev = devs.get(subject.name)
         if dev is None or len(dev) == 0:
