@@ -39,23 +39,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for group in groups for item in group]
 
 
+OURS = ("RANKSAGA_", "HF_", "TRANSFORMERS_", "OMP_")
+
+
 @pytest.fixture(autouse=True)
 def _leaves_the_process_as_it_was() -> Iterator[None]:
     """Fail a test that another one could notice afterwards."""
-    before = _process_state()
+    environment, before = dict(os.environ), _process_state()
     yield
     after = _process_state()
-    # A library that is first imported within a test has no state before it.
+    # A library that is first imported within a test has no state before it, and may add variables of its own. The
+    # environment may hold secrets, so its values are not shown.
+    variables = sorted(
+        name
+        for name in {*environment, *os.environ} - {"PYTEST_CURRENT_TEST"}
+        if environment.get(name) != os.environ.get(name) and (name in environment or name.startswith(OURS))
+    )
+    assert not variables, f"left changed for the tests after it: environment variables {', '.join(variables)}"
     changed = {key: (value, after[key]) for key, value in before.items() if after[key] != value}
     assert not changed, f"left changed for the tests after it: {changed}"
 
 
 def _process_state() -> dict[str, object]:
-    """What tests share: folder, environment, logging, and what torch and transformers keep for a whole process."""
+    """What tests share: folder, logging, and what torch and transformers keep for a whole process."""
     logger = logging.getLogger("ranksaga")
     state: dict[str, object] = {
         "working folder": os.getcwd(),
-        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
         "logging": (logger.level, tuple(logger.handlers), tuple(logger.filters), logger.disabled),
     }
     if (torch := sys.modules.get("torch")) is not None and hasattr(torch, "get_default_device"):

@@ -306,6 +306,7 @@ def test_totals_and_costs_are_sums() -> None:
     assert found.as_json()["total"]["usd"] == {"low": 11.0, "high": 32.0}
 
 
+@pytest.mark.slow
 def test_an_estimate_probes_every_training_and_leaves_nothing(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
