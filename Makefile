@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types core study bench clean
+.PHONY: demo test lint types core shuffled study bench clean
 
 demo: $(INSTALLED)  ## the main job on the offline quickstart
 	$(BIN)/ranksaga run --out runs
@@ -19,8 +19,16 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-core: $(INSTALLED)  ## the fast part of the suite
-	$(BIN)/pytest -m "not slow and not shared and not browser"
+# One process a core, and each of them on one thread: more would wait for each other.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+FAST := -m "not slow and not shared and not browser"
+SEED ?= $(shell date +%s)
+
+core: $(INSTALLED)  ## the fast part of the suite, on all cores
+	$(PARALLEL) $(FAST)
+
+shuffled: $(INSTALLED)  ## the same in a random order; SEED=... repeats one
+	$(PARALLEL) $(FAST) --no-loadscope-reorder --shuffle $(SEED)
 
 study: $(INSTALLED)  ## the offline study; RANKSAGA_DATASETS names the folder of the collections
 	$(BIN)/ranksaga run studies/offline-study.yaml --out runs

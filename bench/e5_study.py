@@ -88,9 +88,9 @@ def model_like_e5(folder: Path) -> str:
 
 def main() -> None:
     """Print the estimate for each card."""
+    from ranksaga.estimate.estimate import estimate
     from ranksaga.recipe import Recipe, load_recipe
     from ranksaga.run.console import Terminal
-    from ranksaga.run.estimate import estimate
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", action="append", help="a card, repeatable; none: A10G")

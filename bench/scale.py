@@ -180,7 +180,7 @@ def tokenise() -> dict[str, Any]:
     """Tokens a second of the tokenizer on functions of Python's library, all cores; three repeats after a warm-up."""
     from ranksaga.data.resolve import load
     from ranksaga.encode.encoder import load_encoder
-    from ranksaga.run.tokens import TokenCounter
+    from ranksaga.estimate.tokens import TokenCounter
 
     texts = load("python:stdlib?limit=700").corpus.documents
     encoder = load_encoder("minilm", precision="fp32")
@@ -208,7 +208,7 @@ def sizes() -> Iterator[str]:
 
 def encoding(measured: dict[str, Any]) -> Iterator[str]:
     """Time and money of reading a corpus once."""
-    from ranksaga.run.estimate import UTILISATION
+    from ranksaga.estimate.machines import UTILISATION
     from ranksaga.run.gpus import find_gpu
 
     yield f"| corpus | model | tokens | here | {' | '.join(f'one {name}' for name in CARDS)} |"

@@ -270,8 +270,8 @@ def estimate(
     hourly = parse_price(price, "--price") if price is not None else None
     if gpu is not None:
         find_gpu(gpu)  # before torch is loaded
+    from ranksaga.estimate.estimate import estimate as estimated
     from ranksaga.run.console import Terminal
-    from ranksaga.run.estimate import estimate as estimated
 
     found = estimated(resolved, Terminal(), gpu=gpu, price=hourly)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else found.text())

@@ -117,6 +117,7 @@ distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_an_error_of_rank_0_leaves_the_others_in_step(tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     with socket.socket() as free:

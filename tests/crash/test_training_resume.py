@@ -87,6 +87,7 @@ def assert_same(folder: Path, expected: Path) -> None:
     assert len(curve(folder)) == 15
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(small: SimpleNamespace, model: Path, uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     start_and_kill(model, folder, after=7)

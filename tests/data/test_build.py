@@ -219,6 +219,7 @@ def stdlib() -> Dataset:
     return build_python(Path(textwrap.__file__).parent, "python:stdlib")
 
 
+@pytest.mark.slow
 def test_standard_library(stdlib: Dataset) -> None:
     assert len(stdlib.corpus) == len(stdlib.queries) > 2000
     assert "textwrap:dedent" in stdlib.corpus.ids
@@ -228,6 +229,7 @@ def test_standard_library(stdlib: Dataset) -> None:
     assert shares == pytest.approx({"train": 0.60, "dev": 0.15, "test": 0.25}, abs=0.08)
 
 
+@pytest.mark.slow
 def test_a_module_lies_in_one_split(stdlib: Dataset) -> None:
     home_of: dict[str, str] = {}
     for split, qrels in stdlib.qrels.items():
@@ -237,6 +239,7 @@ def test_a_module_lies_in_one_split(stdlib: Dataset) -> None:
     assert len(home_of) > 200
 
 
+@pytest.mark.slow
 def test_no_copies_and_no_docstrings(stdlib: Dataset) -> None:
     assert len({" ".join(text.split()) for text in stdlib.corpus.texts}) == len(stdlib.corpus)
     assert len({text.lower() for text in stdlib.queries.texts}) == len(stdlib.queries)
@@ -249,6 +252,7 @@ def test_no_copies_and_no_docstrings(stdlib: Dataset) -> None:
         assert not isinstance(node.body[0], ast.Expr) or ast.get_docstring(node) is None
 
 
+@pytest.mark.slow
 def test_the_same_on_another_hash_seed(stdlib: Dataset, tmp_path: Path) -> None:
     """Sets of strings are ordered anew in each process; the dataset must not show it."""
     code = (
@@ -264,6 +268,7 @@ def test_the_same_on_another_hash_seed(stdlib: Dataset, tmp_path: Path) -> None:
     assert len(prints) == 1
 
 
+@pytest.mark.slow
 def test_it_survives_the_disk(stdlib: Dataset, tmp_path: Path) -> None:
     write_beir(stdlib, tmp_path / "stdlib")
     assert read_beir(tmp_path / "stdlib").fingerprint == stdlib.fingerprint

@@ -17,6 +17,8 @@ from ranksaga.encode.saving import save_model, tower_models
 from ranksaga.encode.towers import in_two_towers
 from ranksaga.errors import ModelError
 
+pytestmark = pytest.mark.slow  # a model of every kind
+
 RNG = np.random.default_rng(0)
 # Short ones, and some that are longer than any of the models reads.
 TEXTS = [" ".join(f"word{number}" for number in RNG.integers(0, 40, count)) for count in (1, 3, 45, 12, 60, 7)]

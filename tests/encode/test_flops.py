@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from ranksaga.encode.flops import ForwardFlops
 
@@ -15,6 +15,12 @@ def test_a_small_bert_by_hand() -> None:
     weights = 3 * (4 * 8 * 8 + 2 * 8 * 32)  # queries, keys, values, output; up and down; no pooler
     assert flops([5]) == 2 * weights * 5 + 3 * 4 * 8 * 5 * 5
     assert flops([5, 7]) == flops([5]) + flops([7])
+
+
+def test_a_small_gpt2_by_hand() -> None:
+    flops = ForwardFlops(SimpleNamespace(auto_model=GPT2Model(GPT2Config(vocab_size=9, n_embd=8, n_layer=3, n_head=2))))
+    weights = 3 * (3 * 8 * 8 + 8 * 8 + 2 * 8 * 32)
+    assert flops([5]) == 2 * weights * 5 + 3 * 4 * 8 * 5 * 5
 
 
 def test_a_module_of_unknown_shape_counts_nothing() -> None:

@@ -247,6 +247,24 @@ def test_each_tower_is_checked(tmp_path: Path) -> None:
     assert f"1 tensors missing ({key})" in refusal(tmp_path / "two")
 
 
+@pytest.mark.parametrize("name", ["T5 with its decoder", "Qwen3, head tied"])
+def test_tying_that_another_load_left_switched_off_is_made_up_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(name, tmp_path / "model")
+    expected = load_model(str(folder)).encode(["the fox"])
+    revision = revision_of(load_model(str(folder)))
+    # What transformers leaves behind where two threads loaded a model at the same time.
+    monkeypatch.setattr(transformers.PreTrainedModel, "tie_weights", lambda *_, **__: None)
+    model = load_model(str(folder))
+    np.testing.assert_array_equal(model.encode(["the fox"]), expected)
+    assert revision_of(model) == revision
+    MODELS.edit_weights(folder / "model.safetensors", lambda weights: rename("module.")(weights, ""))
+    said = refusal(folder)
+    assert "tensors missing" in said
+    assert "meta tensor" not in said
+
+
 def test_the_loader_is_left_as_it_was(tmp_path: Path) -> None:
     folder = save("BERT", tmp_path / "model")
     before = transformers.PreTrainedModel.__dict__["from_pretrained"]

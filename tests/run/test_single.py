@@ -59,6 +59,7 @@ def test_nothing_changed_loads_nothing_and_says_the_same(model: Path, loads: lis
         np.testing.assert_allclose(second.values[key], values, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_changes_a_score_is_measured_anew(model: Path, loads: list[str], tmp_path: Path) -> None:
     measured(model)
     measured(model, max_length=12)
@@ -74,6 +75,7 @@ def test_what_changes_a_score_is_measured_anew(model: Path, loads: list[str], tm
     assert len(loads) == 5
 
 
+@pytest.mark.slow
 def test_prompts_and_permissions_are_measured_anew_and_said(
     model: Path, loads: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,8 @@ from ranksaga.train.pseudo import PseudoQuery
 from ranksaga.train.teacher import Mix, Teacher
 from ranksaga.train.trainer import train
 
+pytestmark = pytest.mark.slow  # a model of every kind
+
 RNG = np.random.default_rng(4)
 DOCUMENTS = tuple(" ".join(f"word{number}" for number in RNG.integers(0, 40, count)) for count in (3, 9, 50, 6, 12, 4))
 QUERIES = tuple(" ".join(text.split()[1:3]) for text in DOCUMENTS)

@@ -180,6 +180,7 @@ def test_gradient_caching_changes_memory_and_not_the_gradient(
         np.testing.assert_allclose(weights, cached.state_dict()[name], atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_distillation_moves_the_student_towards_the_teacher(tiny: Load, tmp_path: Path) -> None:
     distillation = {"queries": 4, "labelled": 2, "documents": 6}
     settings = Training.model_validate(

@@ -40,13 +40,14 @@ class ForwardFlops:
         self._weights = self._layers = self._hidden = 0
         if model is None or config is None or not hasattr(config, "num_hidden_layers"):
             return
-        # The pooler of BERT is no part of a token vector.
+        # The pooler of BERT is no part of a token vector; GPT-2's linear layers are of a class of its own.
         linear = [
             module
             for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and not name.startswith("pooler")
+            if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D")
+            and not name.startswith("pooler")
         ]
-        self._weights = sum(module.in_features * module.out_features for module in linear)
+        self._weights = sum(module.weight.numel() for module in linear)
         self._layers, self._hidden = config.num_hidden_layers, config.hidden_size
 
     def __call__(self, lengths: Sequence[int]) -> float:

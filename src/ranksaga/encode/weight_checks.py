@@ -66,9 +66,8 @@ def loading_reports() -> Iterator[list[LoadReport]]:
                 f"{len(unconverted)} tensors cannot be put together from those in the file ({_few(unconverted)})"
             ) from error
         reshaped = {name: (tuple(stored), tuple(own)) for name, stored, own in found["mismatched_keys"]}
-        reports.append(
-            LoadReport(network, frozenset(found["missing_keys"]), frozenset(found["unexpected_keys"]), reshaped)
-        )
+        missing = frozenset(_without_meta(network, found["missing_keys"]))
+        reports.append(LoadReport(network, missing, frozenset(found["unexpected_keys"]), reshaped))
         return (network, found) if wanted else network
 
     unconverted: list[str] = []
@@ -179,6 +178,31 @@ def _used(transformer: Any, names: Collection[str]) -> set[str]:
 
 def _tensors(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers())}
+
+
+def _without_meta(network: torch.nn.Module, missing: Collection[str]) -> set[str]:
+    """Give values to tensors that the loader left without any; those that are still missing.
+
+    transformers patches its own classes while it loads: of two threads that load at once, one may leave tying switched
+    off for the whole process. A tied tensor is then on the device ``meta``, which only fails when the model is moved.
+    """
+    import torch
+
+    tied = getattr(network, "all_tied_weights_keys", None) or {}
+    tensors, lacking = _tensors(network), set(missing)
+    for key, value in tensors.items():
+        if not value.is_meta:
+            continue
+        source = tensors.get(tied.get(key, ""))
+        if source is None or source.is_meta:
+            lacking.add(key)
+            zeros = torch.zeros_like(value, device="cpu")
+            source = torch.nn.Parameter(zeros) if isinstance(value, torch.nn.Parameter) else zeros
+        elif tied[key] not in lacking:
+            lacking.discard(key)
+        parent, _, name = key.rpartition(".")
+        setattr(network.get_submodule(parent), name, source)
+    return lacking
 
 
 def _zero(network: torch.nn.Module, names: Collection[str]) -> None:

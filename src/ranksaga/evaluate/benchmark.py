@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.self_hits import self_hits
-from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.task_encoder import prefetch
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.retrieve.search import search
 
-__all__ = ["Vectors", "benchmark", "encode_dataset", "rank"]
+__all__ = ["TextEncoder", "Vectors", "benchmark", "encode_dataset", "rank"]
 
 # Documents that are encoded before they are searched: their vectors are all that is in memory of the corpus's.
 BLOCK = 16384
+
+
+class TextEncoder(Protocol):
+    """What a benchmark asks of an encoder: unit vectors (n, d) float32 of n texts, or raw ones for dot products."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this process's cores are free while vectors are computed."""
+
+    def encode_queries(
+        self, texts: Sequence[str], progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors of queries; ``progress`` is told how many texts were encoded."""
+
+    def encode_documents(
+        self, texts: Sequence[str], progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors of documents."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class Vectors:
 
 
 def benchmark(
-    encoder: Encoder,
+    encoder: TextEncoder,
     dataset: Dataset,
     query_rows: NDArray[np.int32],
     depth: int,
@@ -72,7 +90,7 @@ def benchmark(
 
 
 def encode_dataset(
-    encoder: Encoder, dataset: Dataset, query_rows: NDArray[np.int32], progress: Callable[[int], None] | None = None
+    encoder: TextEncoder, dataset: Dataset, query_rows: NDArray[np.int32], progress: Callable[[int], None] | None = None
 ) -> Vectors:
     """Encode the whole corpus and the given queries (rows, ascending)."""
     queries = encoder.encode_queries([dataset.queries.texts[row] for row in query_rows], progress)

@@ -89,6 +89,7 @@ def headline_sentence(data: ReportData) -> str:
     if worse:
         measured += f" It is significantly worse on {worse}."
     if data.shipped == BASELINE:
-        opening = "No fine-tuned model qualified: the base model ships unchanged."
-        return " ".join(part for part in (opening, data.shipped_reason, measured) if part)
+        opening, reason = "No fine-tuned model qualified: the base model ships unchanged.", data.shipped_reason
+        reason = f"{reason[0].upper()}{reason[1:].removesuffix('.')}." if reason else ""
+        return " ".join(part for part in (opening, reason, measured) if part)
     return measured

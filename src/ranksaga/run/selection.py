@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.data.dataset import Corpus, Dataset, Qrels
+from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.encode.encoder import Encoder
 from ranksaga.evaluate.benchmark import Vectors, rank
 from ranksaga.evaluate.metrics import evaluate
@@ -29,7 +28,6 @@ __all__ = [
     "DevScorer",
     "DevSet",
     "choose",
-    "cut",
     "dev_set",
     "dev_size",
     "qualifies",
@@ -111,7 +109,7 @@ def dev_set(
         taken.append(ranking.documents[places, :depth].ravel())
     documents = np.unique(np.concatenate(taken))
     documents = documents[documents >= 0]
-    return DevSet(name, role, cut(dataset, "dev", dev, documents))
+    return DevSet(name, role, dataset.cut("dev", dev, documents))
 
 
 class DevScorer:
@@ -190,15 +188,3 @@ def choose(
 def relative(base: float, score: float) -> float:
     """Relative change; a base of 0 counts any score as no loss."""
     return (score - base) / base if base > 0 else float(score > 0)
-
-
-def cut(dataset: Dataset, split: str, judged: Qrels, documents: NDArray[np.integer[Any]]) -> Dataset:
-    """A dataset with some of its documents only (rows, ascending), among them all that ``judged`` names."""
-    corpus = dataset.corpus
-    kept = Corpus(
-        tuple(corpus.ids[row] for row in documents),
-        tuple(corpus.titles[row] for row in documents),
-        tuple(corpus.texts[row] for row in documents),
-    )
-    rows = np.searchsorted(documents, judged.documents).astype(np.int32)
-    return Dataset(dataset.name, kept, dataset.queries, {split: Qrels(judged.queries, rows, judged.scores)})

@@ -13,7 +13,7 @@ from ranksaga.files import atomic_dir, atomic_open, remove
 from ranksaga.retrieve.searcher import mean_blend, write_blends
 from ranksaga.run.folder import MODEL
 from ranksaga.run.plan import Plan
-from ranksaga.run.stages.score import System, read_blends, read_evaluation
+from ranksaga.run.stages.score import Scored, System, read_blends, read_evaluation
 
 __all__ = ["publish", "write_shipped_model"]
 
@@ -68,18 +68,27 @@ def write_shipped_model(system: System, baseline: System, plan: Plan, title: str
 
 
 def _card(system: System, baseline: System, plan: Plan, title: str, base: str) -> str:
-    rows = []
-    for before, after in zip(baseline.scored, system.scored, strict=True):
-        values, others = read_evaluation(after, plan), read_evaluation(before, plan)
-        rows.append(f"| {values.dataset} | {others.mean('ndcg_at_10'):.4f} | {values.mean('ndcg_at_10'):.4f} |")
-    lines = "\n".join(rows)
+    """A model card. Where the base model was kept it has that model's figures: a fold may have chosen otherwise."""
+    before = {one.member.dataset.name: _ndcg(one, plan) for one in baseline.scored}
+    if system.encoder is baseline.encoder:
+        origin = f"This is {base}, unchanged: RankSaga fine-tuned it, and no candidate qualified (the report says why)."
+        queries, head = "test queries", "| dataset | this model |\n|---|---|"
+        rows = [f"| {dataset} | {value:.4f} |" for dataset, value in before.items()]
+    else:
+        origin, queries = f"Fine-tuned with RankSaga from {base}.", "test queries that the scored model has not seen"
+        head = "| dataset | base | this model |\n|---|---|---|"
+        after = {one.member.dataset.name: _ndcg(one, plan) for one in system.scored}
+        rows = [f"| {dataset} | {before[dataset]:.4f} | {value:.4f} |" for dataset, value in after.items()]
+    table = "\n".join([head, *rows])
     return (
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
         f"base_model: {base}\ntags: [sentence-transformers, ranksaga, retrieval]\n---\n"
-        f"# {title}\n\nFine-tuned with RankSaga from {base}.\n\n"
-        "nDCG@10 on test queries that the scored model has not seen:\n\n"
-        f"| dataset | base | this model |\n|---|---|---|\n{lines}\n"
+        f"# {title}\n\n{origin}\n\nnDCG@10 on {queries}:\n\n{table}\n"
     )
+
+
+def _ndcg(scored: Scored, plan: Plan) -> float:
+    return read_evaluation(scored, plan).mean("ndcg_at_10")
 
 
 def _usage(encoder: Encoder) -> str:

@@ -12,7 +12,6 @@ from ranksaga.encode.encoder import Encoder
 from ranksaga.evaluate.benchmark import Vectors
 from ranksaga.recipe import Distillation, Training
 from ranksaga.retrieve import blend
-from ranksaga.run.selection import cut
 from ranksaga.run.stages.baseline import bm25_constants
 from ranksaga.train import pseudo, teacher
 
@@ -101,4 +100,4 @@ def bank_of(dataset: Dataset, train: Qrels, rng: np.random.Generator) -> tuple[D
     rows = np.arange(len(dataset.corpus), dtype=np.int64)
     if len(rows) > BANK:
         rows = np.union1d(train.documents, rng.choice(len(rows), BANK, replace=False)).astype(np.int64)
-    return cut(dataset, "train", train, rows), rows
+    return dataset.cut("train", train, rows), rows

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.task_encoder import TOKEN_BUDGET
+from ranksaga.estimate.tokens import Shape, TokenCounter
+from ranksaga.estimate.workload import Load, SharedTraining
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, RunDataset, copy_of_base
 from ranksaga.run.sources import PSEUDO, bank_of
-from ranksaga.run.tokens import Shape, TokenCounter
-from ranksaga.run.workload import Course, Load
 
 __all__ = [
     "Pace",
@@ -130,30 +130,30 @@ def product_pace(width: int, depth: int) -> Pace:
     return Pace(range_of(paces), REPEATS)
 
 
-def sources_like(context: Context, course: Course) -> list[Any]:
+def sources_like(context: Context, training: SharedTraining) -> list[Any]:
     """What a training learns from, with random vectors where the run has those of the base model: the same texts, the
     same sizes, no corpus encoded."""
-    subjects = [subject for subject in context.datasets if subject.name in course.training]
-    if course.settings.distillation is not None:
-        return [_teacher_like(context, course, subject) for subject in subjects]
+    subjects = [subject for subject in context.datasets if subject.name in training.judgments]
+    if training.settings.distillation is not None:
+        return [_teacher_like(context, training, subject) for subject in subjects]
     from ranksaga.train.pairs import labelled_pairs
 
     return [
-        labelled_pairs(subject.dataset, course.training[subject.name], titles=course.settings.titles)
+        labelled_pairs(subject.dataset, training.judgments[subject.name], titles=training.settings.titles)
         for subject in subjects
     ]
 
 
-def _teacher_like(context: Context, course: Course, subject: RunDataset) -> Any:
+def _teacher_like(context: Context, training: SharedTraining, subject: RunDataset) -> Any:
     from ranksaga.retrieve.lexical import LexicalIndex
     from ranksaga.train.pseudo import pseudo_queries
     from ranksaga.train.teacher import Mix, Teacher
 
-    options = course.settings.distillation
+    options = training.settings.distillation
     assert options is not None
     # The stream of the real one, so that the same pseudo-queries are drawn.
     rng = np.random.default_rng([context.recipe.seed, PSEUDO, int(subject.dataset.fingerprint[:8], 16)])
-    dataset, rows = bank_of(subject.dataset, course.training[subject.name], rng)
+    dataset, rows = bank_of(subject.dataset, training.judgments[subject.name], rng)
     pseudo = tuple(pseudo_queries(dataset.corpus, options.pseudo_queries, rng))
     width = context.encoder.model.get_embedding_dimension() or 1
     train = dataset.qrels["train"]
@@ -172,13 +172,13 @@ def _directions(rng: np.random.Generator, rows: int, width: int) -> NDArray[np.f
 
 
 def sample_steps(
-    context: Context, course: Course, sources: Sequence[Any], counter: TokenCounter, shape: Shape
+    context: Context, training: SharedTraining, sources: Sequence[Any], counter: TokenCounter, shape: Shape
 ) -> Steps:
     """Count a training's steps, and the load of one by building some of its batches: all where they are few."""
     from ranksaga.train.embed import Embedder
     from ranksaga.train.trainer import _plan
 
-    settings, spec = course.settings, context.encoder.spec
+    settings, spec = training.settings, context.encoder.spec
     batches = _plan(sources, settings, context.recipe.seed)
     total = min(batches.per_epoch * settings.epochs, settings.max_steps or 2**31)
     prompts = (spec.prompts.query, spec.prompts.document) if settings.prompts else ("", "")
@@ -195,7 +195,7 @@ def sample_steps(
     host = float(np.median([one.host for one in loads]))
     even = [replace(one, host=host) for one in loads]
     low, high = _around(even, complete=len(numbers) == total)
-    setup_low, setup_high = _setup(context, course, sources, counter, shape, host)
+    setup_low, setup_high = _setup(context, training, sources, counter, shape, host)
     return Steps(total, low, high, tuple(one.tokens for one in loads[: min(total, 8)]), setup_low, setup_high)
 
 
@@ -241,12 +241,12 @@ def _around(loads: Sequence[Load], *, complete: bool) -> tuple[Load, Load]:
 
 
 def _setup(
-    context: Context, course: Course, sources: Sequence[Any], counter: TokenCounter, shape: Shape, host: float
+    context: Context, training: SharedTraining, sources: Sequence[Any], counter: TokenCounter, shape: Shape, host: float
 ) -> tuple[Load, Load]:
     """Before a distillation: pseudo-queries are encoded, and teachers are tried on training queries; where BM25 does
     not help, passages are encoded too, about as much as the corpus."""
     low = high = Load()
-    if course.settings.distillation is None:
+    if training.settings.distillation is None:
         return low, high
     for source in sources:
         lengths = counter.queries([one.text for one in source.pseudo])
@@ -263,7 +263,9 @@ class _Enough(Exception):
     pass
 
 
-def timed_steps(context: Context, course: Course, sources: Sequence[Any], steps: Steps, seconds: float) -> Pace:
+def timed_steps(
+    context: Context, training: SharedTraining, sources: Sequence[Any], steps: Steps, seconds: float
+) -> Pace:
     """Seconds a token of training steps, everything included, measured on the first steps of the real training.
 
     The first step warms up. With fewer than three after it, 30% to both sides; else two standard errors.
@@ -280,9 +282,9 @@ def timed_steps(context: Context, course: Course, sources: Sequence[Any], steps:
     spec = context.encoder.spec
     with tempfile.TemporaryDirectory(prefix="ranksaga-probe-") as folder, contextlib.suppress(_Enough):
         train(
-            copy_of_base(context.encoder, course.settings),
+            copy_of_base(context.encoder, training.settings),
             sources,
-            course.settings,
+            training.settings,
             query_prompt=spec.prompts.query,
             document_prompt=spec.prompts.document,
             max_length=spec.max_length,

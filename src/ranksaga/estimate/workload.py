@@ -6,7 +6,7 @@ known before the base model has read everything, so that is a range.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,22 +14,20 @@ from numpy.typing import NDArray
 
 from ranksaga.data.dataset import Qrels
 from ranksaga.encode.task_encoder import TOKEN_BUDGET
+from ranksaga.estimate.tokens import Shape, TokenCounter
 from ranksaga.recipe import Training
 from ranksaga.run.context import Context, RunDataset
 from ranksaga.run.measure import judged_rows
 from ranksaga.run.plan import SHIPPED, Plan
+from ranksaga.run.selection import dev_set, dev_size
 from ranksaga.run.stages import BASELINE, SCORE, SELECT
 from ranksaga.run.stages.train import documents_phase, trials
-from ranksaga.run.tokens import Shape, TokenCounter
 
-__all__ = ["Course", "Load", "Work", "courses", "workload"]
+__all__ = ["Load", "SharedTraining", "Work", "trainings", "workload"]
 
 # What trying other weights takes beside encoding (reading, mixing and hashing them, sorting ids), in seconds of the
 # processor for a million parameters: 0.053 in the offline study's run.json, 0.066 in a run of the quickstart.
 SWITCH_SECONDS = (0.03, 0.09)
-# Of a dev pool where documents change: queries of a dataset at most, and documents that two rankings add to each;
-# where every candidate reads them anew, and where those of a second phase do.
-POOL, POOL_OF_PHASE = (100, 40), (500, 200)
 
 
 @dataclass(frozen=True)
@@ -63,24 +61,23 @@ class Load:
 
 @dataclass(frozen=True)
 class Work:
-    """A piece of a stage: at least ``low``, at most ``high``, and ``steps`` of a preset's training."""
+    """A piece of a stage: at least ``low``, at most ``high``."""
 
     stage: str
     what: str
     low: Load
     high: Load
     preset: str = ""
-    steps: int = 0
 
 
 @dataclass(frozen=True)
-class Course:
+class SharedTraining:
     """One training: what it learns from, and the views that share it."""
 
     preset: str
     settings: Training
     views: tuple[str, ...]
-    training: Mapping[str, Qrels]
+    judgments: Mapping[str, Qrels]
 
     @property
     def name(self) -> str:
@@ -93,33 +90,32 @@ class Course:
         return self.settings.towers == "document"
 
 
-def courses(context: Context, plan: Plan) -> list[Course]:
+def trainings(context: Context, plan: Plan) -> list[SharedTraining]:
     """Every training of a run; views that learn from the same share one."""
-    found: list[Course] = []
+    found: list[SharedTraining] = []
     for preset in context.recipe.presets:
         first = context.recipe.training[preset]
         for settings in trials(first, context.recipe.seed):
-            kept: dict[bytes, Course] = {}
+            shared: dict[bytes, SharedTraining] = {}
             for view in plan.views:
-                training = plan.training(view, settings)
-                alone = view.name == SHIPPED
-                if not training or (not alone and (settings.splits == "train" or settings is not first)):
+                # Folds train once, when the search is over.
+                if view.name != SHIPPED and (settings.splits == "train" or settings is not first):
                     continue
+                judged = plan.training(view, settings)
                 key = b"".join(
-                    name.encode() + judged.queries.tobytes() + judged.documents.tobytes()
-                    for name, judged in training.items()
+                    name.encode() + one.queries.tobytes() + one.documents.tobytes() for name, one in judged.items()
                 )
-                views = (*kept[key].views, view.name) if key in kept else (view.name,)
-                kept[key] = Course(preset, settings, views, training)
-            for course in kept.values():
-                found.append(course)
+                views = (*shared[key].views, view.name) if key in shared else (view.name,)
+                shared[key] = SharedTraining(preset, settings, views, judged)
+            for training in shared.values():
+                found.append(training)
                 if settings.documents is not None:
-                    found.append(replace(course, settings=documents_phase(settings)))
+                    found.append(replace(training, settings=documents_phase(settings)))
     return found
 
 
 def workload(context: Context, plan: Plan, counter: TokenCounter, shape: Shape) -> list[Work]:
-    """What the stages baseline, select and score compute; nothing is taken from a cache of earlier runs."""
+    """What the stages baseline, select and optimized compute; nothing is taken from a cache of earlier runs."""
     counts = _Counts(context, plan, counter, shape)
     return [*counts.baseline(), *counts.select(), *counts.score()]
 
@@ -130,7 +126,7 @@ class _Counts:
         self._plan = plan
         self._counter = counter
         self._shape = shape
-        self._courses = [course for course in courses(context, plan) if not course.is_second]
+        self._trainings = [training for training in trainings(context, plan) if not training.is_second]
         self._documents = {
             subject.name: self._load(counter.documents(subject.dataset.corpus.documents)) for subject in self._subjects
         }
@@ -145,50 +141,56 @@ class _Counts:
 
     def select(self) -> Iterator[Work]:
         """Every epoch and weight on the dev queries; documents only where they change."""
-        for course in self._courses:
-            settings = course.settings
-            if settings.towers == "shared" and settings.merge_weights == (1.0,):
+        for training in self._trainings:
+            settings = training.settings
+            if settings.towers == "shared" and settings.merge_weights == (1.0,) and not settings.search:
                 continue
             mixes = settings.epochs * len(settings.merge_weights)
             of_documents = settings.documents.weights if settings.documents is not None else ()
             candidates = mixes * max(1, len(of_documents))
-            changed = sum(weight > 0 for weight in of_documents)
+            # Documents have a state for each weight of theirs, or where they share the queries' tower for each mix.
+            states = mixes if settings.towers != "query" else sum(weight > 0 for weight in of_documents)
             low = high = Load()
             for subject in self._subjects:
-                found = [self._plan.dev(subject.name, name, settings) for name in course.views]
-                devs = [dev for dev in found if dev is not None]
-                if devs:
-                    few, many = self._dev(subject, devs, POOL if settings.towers != "query" else None)
-                    low, high = low + few.times(mixes), high + many.times(mixes)
-                    # Vectors of a mix of queries are kept, whatever documents they are compared with.
-                    few, many = self._dev(subject, devs, POOL_OF_PHASE)
-                    low, high = low + few.times(changed), high + many.times(changed)
-            what = f"{course.preset} {', '.join(course.views)}: {candidates} candidates on dev"
-            least, most = self._switches(candidates * len(course.views))
-            yield Work(SELECT.name, what, low + least, high + most, course.preset)
+                queries, pools = self._dev(subject, training)
+                read, few, many = self._read(subject, queries), *(self._pool(subject, size) for size in pools)
+                low += read.times(mixes) + few.times(states) + self._search(queries, pools[0]).times(candidates)
+                high += read.times(mixes) + many.times(states) + self._search(queries, pools[1]).times(candidates)
+            what = f"{training.preset} {', '.join(training.views)}: {candidates} candidates on dev"
+            least, most = self._switches(candidates * len(training.views))
+            yield Work(SELECT.name, what, low + least, high + most, training.preset)
 
-    def _dev(self, subject: RunDataset, devs: Sequence[Qrels], pool: tuple[int, int] | None) -> tuple[Load, Load]:
-        """One candidate on one dataset: all its dev queries, or a pool of those that matter."""
-        rows = np.unique(np.concatenate([dev.query_rows for dev in devs]))
-        if pool is None:
-            load = self._asked(subject, rows)
-            return load, load
-        most, depth = pool
-        rows = rows[:most]
-        judged = sum(len(np.unique(dev.only_queries(dev.query_rows[:most]).documents)) for dev in devs)
+    def _dev(self, subject: RunDataset, training: SharedTraining) -> tuple[NDArray[np.int32], tuple[int, int]]:
+        """Query rows of a dataset that select, and how many documents they are ranked against, at least and at most:
+        the judged ones, and what two rankings of each query have on top, which may be much the same."""
         corpus = len(subject.dataset.corpus)
-        many = min(corpus, judged + depth * len(rows))
-        least = min(corpus, judged + depth // 2 * len(rows) // 2)
-        share = self._documents[subject.name].times(1 / max(1, corpus))
-        queries = self._load(self._counter.queries([subject.dataset.queries.texts[row] for row in rows]))
-        return queries + share.times(least), queries + share.times(many)
+        queries, depth = dev_size(training.settings)
+        asked = [np.empty(0, dtype=np.int32)]
+        judged: set[str] = set()
+        for view in training.views:
+            dev = self._plan.dev(subject.name, view, training.settings)
+            if dev is None:
+                continue
+            cut = dev_set(subject.name, subject.role, subject.dataset, dev, (), queries=queries, depth=depth)
+            if cut is not None:
+                asked.append(cut.dataset.qrels["dev"].query_rows)
+                judged.update(cut.dataset.corpus.ids)
+        rows = np.unique(np.concatenate(asked))
+        if depth is None:
+            return rows, (corpus, corpus)
+        least, most = len(judged) + depth * len(rows) // 2, len(judged) + 2 * depth * len(rows)
+        return rows, (min(corpus, least), min(corpus, most))
+
+    def _pool(self, subject: RunDataset, documents: int) -> Load:
+        """So many documents of a dataset read, of the mean length."""
+        return self._documents[subject.name].times(documents / max(1, len(subject.dataset.corpus)))
 
     def score(self) -> Iterator[Work]:
         """Every dataset by the models that score it; documents again where they changed."""
-        presets = list(dict.fromkeys(course.preset for course in self._courses))
+        presets = list(dict.fromkeys(training.preset for training in self._trainings))
         for preset in presets:
-            mine = [course for course in self._courses if course.preset == preset]
-            names = tuple(name for course in mine for name in course.views)
+            mine = [training for training in self._trainings if training.preset == preset]
+            names = tuple(name for training in mine for name in training.views)
             for subject in self._subjects:
                 views = self._plan.scoring_views(subject.name, names)
                 settings = mine[0].settings
@@ -199,7 +201,7 @@ class _Counts:
                 if settings.towers == "shared" or (settings.documents and min(settings.documents.weights) > 0):
                     once = most
                 # Folds that share a training may end with the same weights, or choose different ones.
-                distinct = sum(1 for course in mine if set(course.views) & set(views)) if len(views) > 1 else 1
+                distinct = sum(1 for training in mine if set(training.views) & set(views)) if len(views) > 1 else 1
                 what = f"{preset} {subject.name}, {len(views)} model{'s' if len(views) > 1 else ''}"
                 yield Work(SCORE.name, what, once.times(distinct), most.times(len(views)), preset)
             least, more = self._switches(len(names))
@@ -212,9 +214,15 @@ class _Counts:
 
     def _asked(self, subject: RunDataset, rows: NDArray[np.int32]) -> Load:
         """Queries encoded, and searched for in the whole corpus."""
-        texts = [subject.dataset.queries.texts[row] for row in rows]
-        products = 2.0 * len(rows) * len(subject.dataset.corpus) * self._shape.width
-        return self._load(self._counter.queries(texts)) + Load(products=products)
+        return self._read(subject, rows) + self._search(rows, len(subject.dataset.corpus))
+
+    def _read(self, subject: RunDataset, rows: NDArray[np.int32]) -> Load:
+        """Queries encoded."""
+        return self._load(self._counter.queries([subject.dataset.queries.texts[row] for row in rows]))
+
+    def _search(self, rows: NDArray[np.int32], documents: int) -> Load:
+        """Queries compared with so many documents."""
+        return Load(products=2.0 * len(rows) * documents * self._shape.width)
 
     def _load(self, lengths: NDArray[np.int32]) -> Load:
         return Load(float(lengths.sum()), self._shape.forward(lengths, TOKEN_BUDGET["cuda"]))

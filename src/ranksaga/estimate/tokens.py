@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ranksaga.encode.cuts import evenly
 from ranksaga.encode.encoder import Encoder
-from ranksaga.encode.flops import transformer_flops
+from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.towers import towers
 
 __all__ = ["Shape", "TokenCounter", "shape_of"]
@@ -19,32 +19,23 @@ __all__ = ["Shape", "TokenCounter", "shape_of"]
 
 @dataclass(frozen=True)
 class Shape:
-    """A transformer's size: ``parameters``, and those of them beside the embeddings, which a token only looks up."""
+    """A transformer's size: its ``parameters``, the ``width`` of its vectors, and the ``flops`` of reading texts."""
 
     parameters: int
-    weights: int
-    layers: int
-    hidden: int
     width: int
+    flops: Callable[[Sequence[int]], float]
 
     def forward(self, lengths: NDArray[np.int32], budget: int) -> float:
         """FLOP of one forward pass over texts of these lengths, cut and padded into batches of ``budget`` tokens."""
         falling = np.sort(lengths)[::-1].tolist()
-        return sum((stop - start) * self._of_text(falling[start]) for start, stop in evenly(falling, budget))
-
-    def _of_text(self, length: int) -> float:
-        return transformer_flops([length], weights=self.weights, layers=self.layers, hidden=self.hidden)
+        return sum((stop - start) * self.flops(falling[start : start + 1]) for start, stop in evenly(falling, budget))
 
 
 def shape_of(encoder: Encoder) -> Shape:
     """The size of the tower that reads queries."""
     model = towers(encoder.model)[0]
-    transformer = model.transformers_model
-    weights = sum(p.numel() for name, p in transformer.named_parameters() if "embeddings" not in name)
-    config = transformer.config
-    width = model.get_embedding_dimension() or config.hidden_size
-    parameters = sum(p.numel() for p in transformer.parameters())
-    return Shape(parameters, weights, int(config.num_hidden_layers), int(config.hidden_size), int(width))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Shape(parameters, int(model.get_embedding_dimension() or 1), ForwardFlops(model[0]))
 
 
 @dataclass

@@ -16,16 +16,18 @@ import pytest
 from ranksaga.data.beir import write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.encoder import Encoder, load_encoder
+from ranksaga.errors import DataError
+from ranksaga.estimate.estimate import Estimate, Line, estimate
+from ranksaga.estimate.machines import RentedGpu, ThisMachine
+from ranksaga.estimate.probe import Pace, Range, Steps, _of_step, _pace_of, range_of, sample_steps, sources_like
+from ranksaga.estimate.tokens import Shape, TokenCounter, shape_of
+from ranksaga.estimate.workload import Load, trainings, workload
 from ranksaga.recipe import Distillation, Recipe, Training
 from ranksaga.run.console import Silent
 from ranksaga.run.context import Context
-from ranksaga.run.estimate import Card, Estimate, Here, Line, estimate
 from ranksaga.run.gpus import Gpu
 from ranksaga.run.plan import draw_plan
-from ranksaga.run.probe import Pace, Range, Steps, _of_step, _pace_of, range_of, sample_steps, sources_like
 from ranksaga.run.store import Store
-from ranksaga.run.tokens import Shape, TokenCounter, shape_of
-from ranksaga.run.workload import Load, courses, workload
 from ranksaga.train.embed import Pass
 
 HELPERS = Path(__file__).parents[1] / "train" / "tiny_training.py"
@@ -108,22 +110,27 @@ def test_tokens_are_counted_with_prompt_and_truncation_and_each_text_once(encode
 
 
 def test_flop_of_a_forward_pass_by_hand(encoder: Encoder) -> None:
-    shape = Shape(parameters=1, weights=1000, layers=2, hidden=10, width=10)
+    # Of a text: twice the weights a token, and 4 x length x length x hidden in each of 2 layers.
+    shape = Shape(1, 10, lambda lengths: sum(2.0 * 1000 * one + 4 * one * one * 10 * 2 for one in lengths))
     # Of length 4: 2 x 4 x 1000 + 4 x 16 x 10 x 2 = 9280; of length 2: 4000 + 4 x 4 x 10 x 2 = 4320.
     assert shape.forward(np.array([2, 4], np.int32), budget=4) == 9280 + 4320
     assert shape.forward(np.array([4, 2], np.int32), budget=8) == 9280 + 4320  # in two batches, as a GPU is given them
     many = [99] + 100 * [100]  # one token of padding costs less than a batch
     assert shape.forward(np.array(many, np.int32), budget=10**6) == 101 * (2 * 100 * 1000 + 4 * 100**2 * 20)
     # A layer has 4 x 32 x 32 weights of attention, 2 x 32 x 64 between, 4 x 32 + 64 + 32 biases and 4 x 32 of norms;
-    # the pooler has 32 x 32 + 32.
-    layer = 4 * 32 * 32 + 2 * 32 * 64 + 4 * 32 + 64 + 32 + 4 * 32
-    weights = 2 * layer + 32 * 32 + 32
-    # 67 words, 64 places, 2 kinds of text, and a norm.
-    assert shape_of(encoder) == Shape(weights + (67 + 64 + 2) * 32 + 2 * 32, weights, 2, 32, 32)
+    # the pooler, which no vector depends on, 32 x 32 + 32; 67 words, 64 places, 2 kinds of text, and a norm.
+    weights = 2 * (4 * 32 * 32 + 2 * 32 * 64)
+    found = shape_of(encoder)
+    others = 2 * (4 * 32 + 64 + 32 + 4 * 32) + 32 * 32 + 32 + (67 + 64 + 2) * 32 + 2 * 32
+    assert (found.parameters, found.width) == (weights + others, 32)
+    assert found.flops([5]) == 2 * 5 * weights + 4 * 5 * 5 * 32 * 2
 
 
 def test_trainings_are_those_of_the_run(context: Context) -> None:
-    found = [(course.name, course.views, len(course.training)) for course in courses(context, draw_plan(context)[0])]
+    found = [
+        (training.name, training.views, len(training.judgments))
+        for training in trainings(context, draw_plan(context)[0])
+    ]
     assert found == [
         ("v1", ("shipped",), 1),
         ("v2", ("shipped",), 2),
@@ -145,15 +152,15 @@ def test_the_baseline_reads_every_document_and_judged_query(context: Context) ->
 
 def test_documents_are_read_again_where_they_may_change(context: Context) -> None:
     works = workload(context, draw_plan(context)[0], TokenCounter(context.encoder), shape_of(context.encoder))
-    scored = {(work.preset, work.what.split("/")[-1]): work for work in works if work.stage == "score"}
+    optimized = {(work.preset, work.what.split("/")[-1]): work for work in works if work.stage == "optimized"}
     # 4 test queries and 4 dev queries, 3 tokens each; v2 reads the 140 tokens of the corpus too, best perhaps.
-    once = scored["best", "full, 1 model"]
+    once = optimized["best", "full, 1 model"]
     assert (once.low.tokens, once.high.tokens) == (8 * 3, 8 * 3 + 140)
-    assert scored["v2", "full, 1 model"].low.tokens == 8 * 3 + 140
-    shared = scored["best", "only, 2 models"]
+    assert optimized["v2", "full, 1 model"].low.tokens == 8 * 3 + 140
+    shared = optimized["best", "only, 2 models"]
     # One training; the folds may choose different weights.
     assert shared.high.tokens == 2 * (shared.low.tokens + 140)
-    apart = scored["v2", "only, 2 models"]
+    apart = optimized["v2", "only, 2 models"]
     assert apart.high.tokens == apart.low.tokens
     select = {work.what: work for work in works if work.stage == "select"}
     assert list(select) == ["best shipped, fold-1, fold-2: 24 candidates on dev"]  # v1 and v2 take their last epoch
@@ -161,9 +168,58 @@ def test_documents_are_read_again_where_they_may_change(context: Context) -> Non
     assert select.popitem()[1].low.host == pytest.approx(24 * 3 * 0.03 * parameters)
 
 
+def test_selection_reads_the_dev_queries_and_pools_that_the_run_will_take(context: Context) -> None:
+    plan = draw_plan(context)[0]
+    works = workload(context, plan, TokenCounter(context.encoder), shape_of(context.encoder))
+    (best,) = (work for work in works if work.stage == "select")
+    # 4 dev queries of full, all 12 of only, which train nothing, and those of the guard that watch; 3 tokens each.
+    watching = plan.dev(context.recipe.guards[0], "shipped", context.recipe.training["best"])
+    assert watching is not None
+    queries = 4 + 12 + len(watching.query_rows)
+    # 2 epochs and 3 weights of queries; 3 weights of documents above 0; a pool is the whole corpus of 20.
+    assert best.low.tokens == best.high.tokens == 6 * 3 * queries + 3 * 3 * 140
+    assert best.low.products == 24 * 2 * queries * 20 * 32
+
+
+def test_a_pool_is_what_is_judged_and_the_tops_of_two_rankings(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ranksaga.run.flow.DEV_CUT", {"some": (2, 3)})
+    plan = draw_plan(context)[0]
+    works = workload(context, plan, TokenCounter(context.encoder), shape_of(context.encoder))
+    (best,) = (work for work in works if work.stage == "select")
+    # Two queries of each of full and the guard; of only two in each of three views, of which some are the same.
+    only = {
+        int(row)
+        for view in ("shipped", "fold-1", "fold-2")
+        if (dev := plan.dev(context.recipe.datasets[1], view, context.recipe.training["best"])) is not None
+        for row in (dev.query_rows[0], dev.query_rows[-1])
+    }
+    queries = 2 + len(only) + 2
+    # Each query judges one document; on top are 3 for half the queries at least, and 6 for each at most.
+    few = (2 + 3) + min(20, len(only) + 3 * len(only) // 2) + (2 + 3)
+    many = (2 + 12) + min(20, len(only) + 6 * len(only)) + (2 + 12)
+    assert best.low.tokens == pytest.approx(6 * 3 * queries + 3 * 7 * few)
+    assert best.high.tokens == pytest.approx(6 * 3 * queries + 3 * 7 * many)
+
+
+def test_one_weight_is_tried_on_dev_where_learning_rates_are_searched(recipe: Recipe, tmp_path: Path) -> None:
+    values = recipe.model_dump()
+    values["training"] = {"v2": {**values["training"]["v2"], "search": 1}}
+    context = Context(Recipe.model_validate({**values, "presets": ["v2"]}), Store(tmp_path), Silent())
+    works = workload(context, draw_plan(context)[0], TokenCounter(context.encoder), shape_of(context.encoder))
+    assert len([work for work in works if work.stage == "select"]) == 4  # two trials, and the two folds
+
+
+def test_what_a_run_refuses_is_not_estimated(recipe: Recipe) -> None:
+    values = {**recipe.model_dump(), "presets": ["v1"], "datasets": recipe.datasets[1:]}
+    with pytest.raises(DataError, match="v1: trains on train splits only"):
+        estimate(Recipe.model_validate(values), Silent(), gpu="A10G")
+
+
 def test_steps_and_tokens_are_those_of_the_real_batches(context: Context) -> None:
     plan, counter, shape = draw_plan(context)[0], TokenCounter(context.encoder), shape_of(context.encoder)
-    v1 = courses(context, plan)[0]
+    v1 = trainings(context, plan)[0]
     steps = sample_steps(context, v1, sources_like(context, v1), counter, shape)
     # 4 training pairs, 2 a batch, 3 epochs; documents of 3, 4, 5 and 6 words, queries of one.
     assert steps.total == 6
@@ -175,7 +231,7 @@ def test_steps_and_tokens_are_those_of_the_real_batches(context: Context) -> Non
 def test_a_distillation_is_counted_without_encoding_a_corpus(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Encoder, "encode_documents", lambda *_: pytest.fail("a corpus was encoded"))
     monkeypatch.setattr(Encoder, "encode_queries", lambda *_: pytest.fail("queries were encoded"))
-    best, documents = courses(context, draw_plan(context)[0])[-2:]
+    best, documents = trainings(context, draw_plan(context)[0])[-2:]
     sources = sources_like(context, best)
     steps = sample_steps(context, best, sources, TokenCounter(context.encoder), shape_of(context.encoder))
     each = [round(max(1.0, len(one.pseudo) / 4)) for one in sources]
@@ -191,7 +247,7 @@ GPU = Gpu("X", 3.6, half=100.0, single=10.0, bandwidth=1.0, memory=1.0, confirme
 
 
 def test_queries_are_not_padded_to_documents_where_they_share_a_tower() -> None:
-    shape = Shape(parameters=1, weights=500, layers=0, hidden=1, width=10)  # 1,000 FLOP a token
+    shape = Shape(parameters=1, width=10, flops=lambda lengths: 1000.0 * sum(lengths))
     batch = SimpleNamespace(queries=["a", "b"], documents=["c", "d"], bank=None)
 
     def load(towers: Any, *places: int) -> Load:
@@ -209,7 +265,7 @@ def test_queries_are_not_padded_to_documents_where_they_share_a_tower() -> None:
 
 
 def test_a_card_is_its_peak_at_15_to_45_percent_and_half_to_twice_the_processor() -> None:
-    card = Card(GPU, tokenise=0.01)
+    card = RentedGpu(GPU, tokenise=0.01)
     low, high = Load(100, 4500, 90, 2), Load(100, 4500, 90, 2)
     # 4500 / 45 + 90 / 4.5 + (2 + 1) / 2, and 4500 / 15 + 90 / 1.5 + 2 x (2 + 1).
     assert card.seconds(low, high) == near(121.5, 366.0)
@@ -219,7 +275,7 @@ def test_a_card_is_its_peak_at_15_to_45_percent_and_half_to_twice_the_processor(
 
 
 def test_this_machine_is_its_measured_paces() -> None:
-    here = Here(Pace(Range(1, 2), 3), Pace(Range(0.1, 0.2), 3), {"v1": Pace(Range(3, 4), 5)})
+    here = ThisMachine(Pace(Range(1, 2), 3), Pace(Range(0.1, 0.2), 3), {"v1": Pace(Range(3, 4), 5)})
     assert here.seconds(Load(10, 1e9, 20, 1), Load(10, 1e9, 20, 3)) == Range(13.0, 27.0)
     steps = Steps(2, Load(5), Load(6), (5.0,), Load(1), Load(1))
     assert here.training("v1", steps) == Range(2 * 5 * 3 + 1, 2 * 6 * 4 + 2)
@@ -246,20 +302,20 @@ def test_totals_and_costs_are_sums() -> None:
     found = Estimate("r", "one X", "derived, not measured", 60.0, lines, ("note",))
     assert found.total == Line("total", "", 3e6, Range(660, 1920), Range(11.0, 32.0))
     text = found.text()
-    assert "3-5 hours and 3-5 dollars" in text
-    assert text.splitlines()[-4].split() == ["total", "3.00M", "11", "-", "32", "min", "$11.00", "-", "32.00"]
+    assert text.splitlines()[-3].split() == ["total", "3.00M", "11", "-", "32", "min", "$11.00", "-", "32.00"]
     assert found.as_json()["total"]["usd"] == {"low": 11.0, "high": 32.0}
 
 
+@pytest.mark.slow
 def test_an_estimate_probes_every_training_and_leaves_nothing(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANKSAGA_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("ranksaga.run.estimate.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("ranksaga.estimate.estimate.PROBE_SECONDS", 0.2)
     monkeypatch.chdir(tmp_path)
     found = estimate(recipe, Silent(), price=2.0)
     assert [line.stage for line in found.lines] == [
-        "data", "baseline", *["train"] * 7, "select", *["score"] * 3, "report",
+        "data", "baseline", *["train"] * 7, "select", *["optimized"] * 3, "report",
     ]  # fmt: skip
     for line in found.lines[1:]:
         assert 0 < line.seconds.low < line.seconds.high
@@ -270,8 +326,8 @@ def test_an_estimate_probes_every_training_and_leaves_nothing(
 
 
 def test_a_card_is_estimated_without_a_probe(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ranksaga.run.estimate.timed_steps", lambda *_: pytest.fail("trained"))
-    monkeypatch.setattr("ranksaga.run.estimate.encode_pace", lambda *_: pytest.fail("encoded"))
+    monkeypatch.setattr("ranksaga.estimate.estimate.timed_steps", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("ranksaga.estimate.estimate.encode_pace", lambda *_: pytest.fail("encoded"))
     found = estimate(recipe, Silent(), gpu="a10g")
     assert found.machine == "one A10G"
     assert found.how.startswith("derived, not measured")

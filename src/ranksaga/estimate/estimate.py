@@ -14,12 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ranksaga.recipe import Recipe
-from ranksaga.run.console import Console
-from ranksaga.run.context import Context
-from ranksaga.run.gpus import Gpu, find_gpu, known_price, price_note
-from ranksaga.run.plan import draw_plan
-from ranksaga.run.probe import (
+from ranksaga.estimate.machines import HOST_ELSEWHERE, UTILISATION, RentedGpu, ThisMachine
+from ranksaga.estimate.probe import (
     Pace,
     Range,
     Steps,
@@ -29,21 +25,24 @@ from ranksaga.run.probe import (
     sources_like,
     timed_steps,
 )
+from ranksaga.estimate.tokens import TokenCounter, shape_of
+from ranksaga.estimate.workload import Load, SharedTraining, Work, trainings, workload
+from ranksaga.recipe import Recipe
+from ranksaga.run.console import Console
+from ranksaga.run.context import Context
+from ranksaga.run.gpus import Gpu, find_gpu, known_price, price_note
+from ranksaga.run.plan import draw_plan
+from ranksaga.run.preflight import check_plan
 from ranksaga.run.stages import BASELINE, DATA, REPORT, SCORE, SELECT, TRAIN
 from ranksaga.run.store import Store
-from ranksaga.run.tokens import TokenCounter, shape_of
-from ranksaga.run.workload import Course, Load, Work, courses, workload
 
-__all__ = ["Card", "Estimate", "Here", "Line", "estimate"]
+__all__ = ["Estimate", "Line", "estimate"]
 
-UTILISATION = Range(0.15, 0.45)
-HOST_ELSEWHERE = Range(0.5, 2.0)
 PROBE_SECONDS = 10.0
 # Recorded on two cores: BM25 took 0.17 ms a document (benchmarking/results/offline-study/run.json); what is in no
 # stage took 11 s a dataset there and 3 s in a run of the quickstart.
 BM25_SECONDS = Range(1e-4, 3e-4)
 REPORT_SECONDS = Range(2.5, 15.0)
-FIRST_STUDY = "The first study expected 3-5 hours and 3-5 dollars for its recipe on one A10G."
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Estimate:
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
-        return {**asdict(self), "total": asdict(self.total), "first_study": FIRST_STUDY}
+        return {**asdict(self), "total": asdict(self.total)}
 
     def text(self) -> str:
         """For the terminal."""
@@ -90,65 +89,7 @@ class Estimate:
             + "  ".join(f"{cell:>{width}s}" for cell, width in zip(row[2:], widths[2:], strict=True))
             for row in rows
         ]
-        return "\n".join([f"{self.recipe} on {self.machine}", self.how, "", *table, "", *self.notes, FIRST_STUDY])
-
-
-@dataclass(frozen=True)
-class Here:
-    """This machine, measured: seconds a token read, a FLOP of search, and a token of training by name."""
-
-    encode: Pace
-    product: Pace
-    train: dict[str, Pace]
-
-    def seconds(self, low: Load, high: Load) -> Range:
-        """Of encoding and searching."""
-        read, search = self.encode.seconds, self.product.seconds
-        return Range(
-            low.tokens * read.low + low.products * search.low + low.host,
-            high.tokens * read.high + high.products * search.high + high.host,
-        )
-
-    def training(self, name: str, steps: Steps) -> Range:
-        """Of all steps of a training, and of what comes before."""
-        pace = self.train[name].seconds
-        own = Range(steps.total * steps.low.tokens * pace.low, steps.total * steps.high.tokens * pace.high)
-        return own + self.seconds(steps.setup_low, steps.setup_high)
-
-
-@dataclass(frozen=True)
-class Card:
-    """A GPU, derived. ``tokenise``: seconds that the processor here takes for a token; ``precision``: the recipe's."""
-
-    gpu: Gpu
-    tokenise: float
-    precision: str = "auto"
-
-    @property
-    def peak(self) -> float:
-        """FLOP/s of the model's matrix products."""
-        return self.gpu.peak(self.gpu.precision(self.precision))
-
-    def seconds(self, low: Load, high: Load) -> Range:
-        """Of encoding and searching."""
-        return Range(
-            self._device(low, UTILISATION.high) + HOST_ELSEWHERE.low * self._host(low),
-            self._device(high, UTILISATION.low) + HOST_ELSEWHERE.high * self._host(high),
-        )
-
-    def training(self, name: str, steps: Steps) -> Range:
-        """Of all steps of a training, and of what comes before."""
-        # A text is tokenised once in a training, however many steps it is in: what a step's host time already holds.
-        own = [one.__class__(0.0, one.forward, one.products, one.host) for one in (steps.low, steps.high)]
-        return self.seconds(own[0].times(steps.total), own[1].times(steps.total)) + self.seconds(
-            steps.setup_low, steps.setup_high
-        )
-
-    def _device(self, load: Load, utilisation: float) -> float:
-        return load.forward / (self.peak * utilisation) + load.products / (self.gpu.single * utilisation)
-
-    def _host(self, load: Load) -> float:
-        return load.host + load.tokens * self.tokenise
+        return "\n".join([f"{self.recipe} on {self.machine}", self.how, "", *table, "", *self.notes])
 
 
 def estimate(recipe: Recipe, console: Console, *, gpu: str | None = None, price: float | None = None) -> Estimate:
@@ -171,21 +112,22 @@ def estimate(recipe: Recipe, console: Console, *, gpu: str | None = None, price:
     with tempfile.TemporaryDirectory(prefix="ranksaga-estimate-") as nowhere:
         context = Context(recipe, Store(Path(nowhere)), console)
         counter, shape = TokenCounter(context.encoder), shape_of(context.encoder)
-        plan, _ = draw_plan(context)
+        plan, audit = draw_plan(context)
+        check_plan(context, plan, audit)
         console.say("counting tokens")
         works = workload(context, plan, counter, shape)
-        learned: list[tuple[Course, Steps]] = []
+        learned: list[tuple[SharedTraining, Steps]] = []
         paces: dict[str, Pace] = {}
-        for course in courses(context, plan):
-            console.say(f"reading batches of {course.name} {', '.join(course.views)}")
-            sources = sources_like(context, course)
-            steps = sample_steps(context, course, sources, counter, shape)
-            learned.append((course, steps))
-            if card is None and course.name not in paces:
-                console.say(f"probing training, {course.name}")
-                paces[course.name] = timed_steps(context, course, sources, steps, PROBE_SECONDS)
-        machine: Here | Card = (
-            Card(card, counter.seconds / max(1, counter.tokens), recipe.precision)
+        for training in trainings(context, plan):
+            console.say(f"reading batches of {training.name} {', '.join(training.views)}")
+            sources = sources_like(context, training)
+            steps = sample_steps(context, training, sources, counter, shape)
+            learned.append((training, steps))
+            if card is None and training.name not in paces:
+                console.say(f"probing training, {training.name}")
+                paces[training.name] = timed_steps(context, training, sources, steps, PROBE_SECONDS)
+        machine: ThisMachine | RentedGpu = (
+            RentedGpu(card, counter.seconds / max(1, counter.tokens), recipe.precision)
             if card
             else _here(context, counter, paces)
         )
@@ -197,16 +139,19 @@ def estimate(recipe: Recipe, console: Console, *, gpu: str | None = None, price:
         return Estimate(recipe.name, *_described(context, machine), hourly, tuple(lines), notes)
 
 
-def _here(context: Context, counter: TokenCounter, train: dict[str, Pace]) -> Here:
+def _here(context: Context, counter: TokenCounter, train: dict[str, Pace]) -> ThisMachine:
     context.console.say("probing encoding and search")
     texts = [text for subject in context.datasets for text in subject.dataset.corpus.documents]
     encode = encode_pace(context.encoder, texts, counter, PROBE_SECONDS)
     width = int(context.encoder.model.get_embedding_dimension() or 1)
-    return Here(encode, product_pace(width, context.recipe.depth), train)
+    return ThisMachine(encode, product_pace(width, context.recipe.depth), train)
 
 
 def _rows(
-    context: Context, machine: Here | Card, works: Sequence[Work], learned: Sequence[tuple[Course, Steps]]
+    context: Context,
+    machine: ThisMachine | RentedGpu,
+    works: Sequence[Work],
+    learned: Sequence[tuple[SharedTraining, Steps]],
 ) -> list[tuple[str, str, float, Range]]:
     """Stage, work, tokens and time, in the order of a run; a preset's pieces of a stage are one row."""
     count = len(context.datasets)
@@ -216,12 +161,12 @@ def _rows(
     words = (Load(host=documents * BM25_SECONDS.low), Load(host=documents * BM25_SECONDS.high))
     took = machine.seconds(read[0] + words[0], read[1] + words[1])
     found.append((BASELINE.name, "encode and search all datasets, BM25", read[1].tokens, took))
-    for course, steps in learned:
+    for training, steps in learned:
         tokens = steps.total * steps.high.tokens + steps.setup_high.tokens
-        for seed in range(course.settings.seeds):
-            name = course.name + (f" seed {seed + 1}" if seed else "")
-            what = f"{name} {', '.join(course.views)}: {steps.total:,} steps"
-            found.append((TRAIN.name, what, tokens, machine.training(course.name, steps)))
+        for seed in range(training.settings.seeds):
+            name = training.name + (f" seed {seed + 1}" if seed else "")
+            what = f"{name} {', '.join(training.views)}: {steps.total:,} steps"
+            found.append((TRAIN.name, what, tokens, machine.training(training.name, steps)))
     for stage, what in ((SELECT.name, "candidates on dev"), (SCORE.name, "encode and search again")):
         for preset in context.recipe.presets:
             mine = [work for work in works if (work.stage, work.preset) == (stage, preset)]
@@ -239,9 +184,9 @@ def _together(works: Sequence[Work]) -> tuple[Load, Load]:
     return low, high
 
 
-def _described(context: Context, machine: Here | Card) -> tuple[str, str]:
+def _described(context: Context, machine: ThisMachine | RentedGpu) -> tuple[str, str]:
     spec = context.encoder.spec
-    if isinstance(machine, Card):
+    if isinstance(machine, RentedGpu):
         gpu = machine.gpu
         return (
             f"one {gpu.name}",
