@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -110,15 +111,36 @@ def printed(row: dict[str, str]) -> str:
 def test_the_results_shown_are_those_of_the_study(page: str, systems: list[str]) -> None:
     with RESULTS.open(encoding="utf-8", newline="") as file:
         rows = {(row["dataset"], row["system"]): row for row in csv.DictReader(file) if row["metric"] == "ndcg_at_10"}
-    text = (ROOT / page).read_text(encoding="utf-8")
-    table = {
-        cells[0].split()[0]: cells[1:]
-        for line in text.splitlines()
-        if (cells := [cell.strip() for cell in line.strip("|").split("|")])[0]
-        if (cells[0].split()[0], "baseline") in rows
-    }
+    text = (ROOT / page).read_text(encoding="utf-8").partition("## An E5")[0]
+    table = {name: cells for name, cells in table_rows(text) if (name, "baseline") in rows}
     datasets = list(dict.fromkeys(dataset for dataset, _ in rows))
     assert table == {dataset: [printed(rows[dataset, system]) for system in systems] for dataset in datasets}
+
+
+def table_rows(text: str) -> Iterator[tuple[str, list[str]]]:
+    """First word and further cells of every line of a table."""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and cells[0]:
+            yield cells[0].split()[0], cells[1:]
+
+
+def test_the_reduced_studies_shown_are_those_that_were_run() -> None:
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").partition("## An E5")[2].partition("\n## ")[0]
+    table = dict(table_rows(text))
+    changes: dict[str, list[float]] = {}
+    for model in ("minilm", "e5"):
+        path = RESULTS.parents[1] / f"reduced-{model}" / "comparison_table.csv"
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = {(r["dataset"], r["system"]): r for r in csv.DictReader(file) if r["metric"] == "ndcg_at_10"}
+        for system in ("best", "baseline_hybrid", "hybrid"):
+            column = 3 * (model == "e5") + ["best", "baseline_hybrid", "hybrid"].index(system)
+            for name in ("scifact", "nfcorpus", "cosqa", "cranfield", "cisi", "cystic-fibrosis"):
+                row = rows[name, system]
+                mark = "*" if row["verdict"] == "improved" else ""
+                assert table[name][column] == f"{float(row['change_pct']):+.1f}%{mark}"
+                changes.setdefault(f"{model} {system}", []).append(float(row["change_pct"]))
+            assert table["mean"][column] == f"{sum(changes[f'{model} {system}'][:4]) / 4:+.1f}%"
 
 
 PRESENT = [page for page in PAGES if page.parts[:2] != ("docs", "log")]  # the log tells of commands of its day
