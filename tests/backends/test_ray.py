@@ -100,11 +100,13 @@ def losses(folder: Path) -> list[float]:
 def test_two_pieces_of_work_side_by_side_give_the_same(small: SimpleNamespace, model: Path, tmp_path: Path) -> None:
     """A worker for each."""
     workers = RayWorkers(2)
+    # Two loads at once would leave transformers changed for the whole process: ranksaga's own wait for each other.
+    trained, asked = ([small.load(model) for _ in range(2)] for _ in range(2))
 
     def work(seed: int) -> tuple[int, dict[int, Any]]:
         folder = tmp_path / f"far-{seed}"
-        workers.train(small.load(model), [small.word_pairs()], small.settings(), seed=seed, folder=folder, **OPTIONS)
-        engine = Engine(small.load(model), "bf16" if seed else "fp32", "cosine")
+        workers.train(trained[seed], [small.word_pairs()], small.settings(), seed=seed, folder=folder, **OPTIONS)
+        engine = Engine(asked[seed], "bf16" if seed else "fp32", "cosine")
         return workers.share, dict(workers.vectors(engine, batches_of(seed)))
 
     for seed, (share, found) in enumerate(workers.map(work, range(2))):

@@ -152,15 +152,15 @@ def test_the_baseline_reads_every_document_and_judged_query(context: Context) ->
 
 def test_documents_are_read_again_where_they_may_change(context: Context) -> None:
     works = workload(context, draw_plan(context)[0], TokenCounter(context.encoder), shape_of(context.encoder))
-    optimized = {(work.preset, work.what.split("/")[-1]): work for work in works if work.stage == "optimized"}
+    scoring = {(work.preset, work.what.split("/")[-1]): work for work in works if work.stage == "score"}
     # 4 test queries and 4 dev queries, 3 tokens each; v2 reads the 140 tokens of the corpus too, best perhaps.
-    once = optimized["best", "full, 1 model"]
+    once = scoring["best", "full, 1 model"]
     assert (once.low.tokens, once.high.tokens) == (8 * 3, 8 * 3 + 140)
-    assert optimized["v2", "full, 1 model"].low.tokens == 8 * 3 + 140
-    shared = optimized["best", "only, 2 models"]
+    assert scoring["v2", "full, 1 model"].low.tokens == 8 * 3 + 140
+    shared = scoring["best", "only, 2 models"]
     # One training; the folds may choose different weights.
     assert shared.high.tokens == 2 * (shared.low.tokens + 140)
-    apart = optimized["v2", "only, 2 models"]
+    apart = scoring["v2", "only, 2 models"]
     assert apart.high.tokens == apart.low.tokens
     select = {work.what: work for work in works if work.stage == "select"}
     assert list(select) == ["best shipped, fold-1, fold-2: 24 candidates on dev"]  # v1 and v2 take their last epoch
@@ -184,7 +184,7 @@ def test_selection_reads_the_dev_queries_and_pools_that_the_run_will_take(contex
 def test_a_pool_is_what_is_judged_and_the_tops_of_two_rankings(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ranksaga.run.flow.DEV_CUT", {"some": (2, 3)})
+    monkeypatch.setattr("ranksaga.run.selection.DEV_CUT", {"some": (2, 3)})
     plan = draw_plan(context)[0]
     works = workload(context, plan, TokenCounter(context.encoder), shape_of(context.encoder))
     (best,) = (work for work in works if work.stage == "select")
@@ -315,7 +315,7 @@ def test_an_estimate_probes_every_training_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     found = estimate(recipe, Silent(), price=2.0)
     assert [line.stage for line in found.lines] == [
-        "data", "baseline", *["train"] * 7, "select", *["optimized"] * 3, "report",
+        "data", "baseline", *["train"] * 7, "select", *["score"] * 3, "report",
     ]  # fmt: skip
     for line in found.lines[1:]:
         assert 0 < line.seconds.low < line.seconds.high

@@ -28,6 +28,6 @@ def test_rankings_are_the_cpus_and_a_tile_waits_once(gpu: Any, monkeypatch: pyte
     np.testing.assert_array_equal(there.documents, here.documents)
     np.testing.assert_array_equal(there.scores, here.scores)
     assert gpu.waits == {
-        "tolist at retrieve/search.py:_where": 4 * 2,
-        "copy to the CPU at retrieve/search.py:sorted": 1,
+        "tolist at retrieve/best_documents.py:_where": 4 * 2,
+        "copy to the CPU at retrieve/best_documents.py:sorted": 1,
     }

@@ -39,7 +39,7 @@ def load_weights_and_metadata(path: Path) -> tuple[dict[str, torch.Tensor], dict
     except (OSError, SafetensorError) as error:
         raise StageError(
             f"{path}: the weights cannot be read ({error}); delete the file and run the stage again"
-        ) from None
+        ) from error
 
 
 def save_weights(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:

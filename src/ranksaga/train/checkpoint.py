@@ -86,7 +86,7 @@ def restore_latest(
         try:
             tensors, header = load_weights_and_metadata(path)
         except StageError as error:
-            logger.warning("%s; trying the checkpoint before it", error)
+            logger.warning("%s cannot be read (%s); the checkpoint before it is tried", path, error.__cause__ or error)
             continue
         if header.get("identity") != identity:
             raise StageError(
