@@ -141,7 +141,7 @@ def estimate(recipe: Recipe, console: Console, *, gpu: str | None = None, price:
 
 def _here(context: Context, counter: TokenCounter, train: dict[str, Pace]) -> ThisMachine:
     context.console.say("probing encoding and search")
-    texts = [text for subject in context.datasets for text in subject.dataset.corpus.documents]
+    texts = [text for member in context.datasets for text in member.dataset.corpus.documents]
     encode = encode_pace(context.encoder, texts, counter, PROBE_SECONDS)
     width = int(context.encoder.model.get_embedding_dimension() or 1)
     return ThisMachine(encode, product_pace(width, context.recipe.depth), train)
@@ -155,7 +155,7 @@ def _rows(
 ) -> list[tuple[str, str, float, Range]]:
     """Stage, work, tokens and time, in the order of a run; a preset's pieces of a stage are one row."""
     count = len(context.datasets)
-    documents = sum(len(subject.dataset.corpus) for subject in context.datasets)
+    documents = sum(len(member.dataset.corpus) for member in context.datasets)
     found = [(DATA.name, f"{count} datasets, {documents:,} documents", 0.0, Range(0.0, 0.0))]
     read = _together([work for work in works if work.stage == BASELINE.name])
     words = (Load(host=documents * BM25_SECONDS.low), Load(host=documents * BM25_SECONDS.high))

@@ -133,18 +133,18 @@ def product_pace(width: int, depth: int) -> Pace:
 def sources_like(context: Context, training: SharedTraining) -> list[Any]:
     """What a training learns from, with random vectors where the run has those of the base model: the same texts, the
     same sizes, no corpus encoded."""
-    subjects = [subject for subject in context.datasets if subject.name in training.judgments]
+    members = [member for member in context.datasets if member.name in training.judgments]
     if training.settings.distillation is not None:
-        return [_teacher_like(context, training, subject) for subject in subjects]
+        return [_teacher_like(context, training, member) for member in members]
     from ranksaga.train.pairs import labelled_pairs
 
     return [
-        labelled_pairs(subject.dataset, training.judgments[subject.name], titles=training.settings.titles)
-        for subject in subjects
+        labelled_pairs(member.dataset, training.judgments[member.name], titles=training.settings.titles)
+        for member in members
     ]
 
 
-def _teacher_like(context: Context, training: SharedTraining, subject: RunDataset) -> Any:
+def _teacher_like(context: Context, training: SharedTraining, member: RunDataset) -> Any:
     from ranksaga.retrieve.lexical import LexicalIndex
     from ranksaga.train.pseudo import pseudo_queries
     from ranksaga.train.teacher import Mix, Teacher
@@ -152,8 +152,8 @@ def _teacher_like(context: Context, training: SharedTraining, subject: RunDatase
     options = training.settings.distillation
     assert options is not None
     # The stream of the real one, so that the same pseudo-queries are drawn.
-    rng = np.random.default_rng([context.recipe.seed, PSEUDO, int(subject.dataset.fingerprint[:8], 16)])
-    dataset, rows = bank_of(subject.dataset, training.judgments[subject.name], rng)
+    rng = np.random.default_rng([context.recipe.seed, PSEUDO, int(member.dataset.fingerprint[:8], 16)])
+    dataset, rows = bank_of(member.dataset, training.judgments[member.name], rng)
     pseudo = tuple(pseudo_queries(dataset.corpus, options.pseudo_queries, rng))
     width = context.encoder.model.get_embedding_dimension() or 1
     train = dataset.qrels["train"]

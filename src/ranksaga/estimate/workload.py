@@ -122,21 +122,21 @@ def workload(context: Context, plan: Plan, counter: TokenCounter, shape: Shape) 
 
 class _Counts:
     def __init__(self, context: Context, plan: Plan, counter: TokenCounter, shape: Shape) -> None:
-        self._subjects = context.datasets
+        self._members = context.datasets
         self._plan = plan
         self._counter = counter
         self._shape = shape
         self._trainings = [training for training in trainings(context, plan) if not training.is_second]
         self._documents = {
-            subject.name: self._load(counter.documents(subject.dataset.corpus.documents)) for subject in self._subjects
+            member.name: self._load(counter.documents(member.dataset.corpus.documents)) for member in self._members
         }
 
     def baseline(self) -> Iterator[Work]:
         """The whole corpus and all judged queries of each dataset."""
-        for subject in self._subjects:
-            rows = judged_rows(subject.dataset)
-            load = self._documents[subject.name] + self._asked(subject, rows)
-            what = f"{subject.name}: {len(subject.dataset.corpus):,} documents, {len(rows):,} queries"
+        for member in self._members:
+            rows = judged_rows(member.dataset)
+            load = self._documents[member.name] + self._asked(member, rows)
+            what = f"{member.name}: {len(member.dataset.corpus):,} documents, {len(rows):,} queries"
             yield Work(BASELINE.name, what, load, load)
 
     def select(self) -> Iterator[Work]:
@@ -151,27 +151,27 @@ class _Counts:
             # Documents have a state for each weight of theirs, or where they share the queries' tower for each mix.
             states = mixes if settings.towers != "query" else sum(weight > 0 for weight in of_documents)
             low = high = Load()
-            for subject in self._subjects:
-                queries, pools = self._dev(subject, training)
-                read, few, many = self._read(subject, queries), *(self._pool(subject, size) for size in pools)
+            for member in self._members:
+                queries, pools = self._dev(member, training)
+                read, few, many = self._read(member, queries), *(self._pool(member, size) for size in pools)
                 low += read.times(mixes) + few.times(states) + self._search(queries, pools[0]).times(candidates)
                 high += read.times(mixes) + many.times(states) + self._search(queries, pools[1]).times(candidates)
             what = f"{training.preset} {', '.join(training.views)}: {candidates} candidates on dev"
             least, most = self._switches(candidates * len(training.views))
             yield Work(SELECT.name, what, low + least, high + most, training.preset)
 
-    def _dev(self, subject: RunDataset, training: SharedTraining) -> tuple[NDArray[np.int32], tuple[int, int]]:
+    def _dev(self, member: RunDataset, training: SharedTraining) -> tuple[NDArray[np.int32], tuple[int, int]]:
         """Query rows of a dataset that select, and how many documents they are ranked against, at least and at most:
         the judged ones, and what two rankings of each query have on top, which may be much the same."""
-        corpus = len(subject.dataset.corpus)
+        corpus = len(member.dataset.corpus)
         queries, depth = dev_size(training.settings)
         asked = [np.empty(0, dtype=np.int32)]
         judged: set[str] = set()
         for view in training.views:
-            dev = self._plan.dev(subject.name, view, training.settings)
+            dev = self._plan.dev(member.name, view, training.settings)
             if dev is None:
                 continue
-            cut = dev_set(subject.name, subject.role, subject.dataset, dev, (), queries=queries, depth=depth)
+            cut = dev_set(member.name, member.role, member.dataset, dev, (), queries=queries, depth=depth)
             if cut is not None:
                 asked.append(cut.dataset.qrels["dev"].query_rows)
                 judged.update(cut.dataset.corpus.ids)
@@ -181,9 +181,9 @@ class _Counts:
         least, most = len(judged) + depth * len(rows) // 2, len(judged) + 2 * depth * len(rows)
         return rows, (min(corpus, least), min(corpus, most))
 
-    def _pool(self, subject: RunDataset, documents: int) -> Load:
+    def _pool(self, member: RunDataset, documents: int) -> Load:
         """So many documents of a dataset read, of the mean length."""
-        return self._documents[subject.name].times(documents / max(1, len(subject.dataset.corpus)))
+        return self._documents[member.name].times(documents / max(1, len(member.dataset.corpus)))
 
     def score(self) -> Iterator[Work]:
         """Every dataset by the models that score it; documents again where they changed."""
@@ -191,18 +191,18 @@ class _Counts:
         for preset in presets:
             mine = [training for training in self._trainings if training.preset == preset]
             names = tuple(name for training in mine for name in training.views)
-            for subject in self._subjects:
-                views = self._plan.scoring_views(subject.name, names)
+            for member in self._members:
+                views = self._plan.scoring_views(member.name, names)
                 settings = mine[0].settings
-                once = most = self._asked(subject, self._plan.rows_to_rank(subject.name, views[0], settings))
+                once = most = self._asked(member, self._plan.rows_to_rank(member.name, views[0], settings))
                 if settings.towers == "shared" or settings.documents is not None:
-                    most = most + self._documents[subject.name]
+                    most = most + self._documents[member.name]
                 # Where documents' weight 0 is a choice, they may stay.
                 if settings.towers == "shared" or (settings.documents and min(settings.documents.weights) > 0):
                     once = most
                 # Folds that share a training may end with the same weights, or choose different ones.
                 distinct = sum(1 for training in mine if set(training.views) & set(views)) if len(views) > 1 else 1
-                what = f"{preset} {subject.name}, {len(views)} model{'s' if len(views) > 1 else ''}"
+                what = f"{preset} {member.name}, {len(views)} model{'s' if len(views) > 1 else ''}"
                 yield Work(SCORE.name, what, once.times(distinct), most.times(len(views)), preset)
             least, more = self._switches(len(names))
             yield Work(SCORE.name, f"{preset}: weights read", least, more, preset)
@@ -212,13 +212,13 @@ class _Counts:
         few, many = (Load(host=count * one * self._shape.parameters / 1e6) for one in SWITCH_SECONDS)
         return few, many
 
-    def _asked(self, subject: RunDataset, rows: NDArray[np.int32]) -> Load:
+    def _asked(self, member: RunDataset, rows: NDArray[np.int32]) -> Load:
         """Queries encoded, and searched for in the whole corpus."""
-        return self._read(subject, rows) + self._search(rows, len(subject.dataset.corpus))
+        return self._read(member, rows) + self._search(rows, len(member.dataset.corpus))
 
-    def _read(self, subject: RunDataset, rows: NDArray[np.int32]) -> Load:
+    def _read(self, member: RunDataset, rows: NDArray[np.int32]) -> Load:
         """Queries encoded."""
-        return self._load(self._counter.queries([subject.dataset.queries.texts[row] for row in rows]))
+        return self._load(self._counter.queries([member.dataset.queries.texts[row] for row in rows]))
 
     def _search(self, rows: NDArray[np.int32], documents: int) -> Load:
         """Queries compared with so many documents."""
