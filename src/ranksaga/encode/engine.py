@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.attention import kernels_of_any_shape
+from ranksaga.encode.attention import without_cudnn_attention
 from ranksaga.encode.budget import encoding_tokens
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused_encoding import FusedTransformer, fuse
@@ -146,7 +146,7 @@ class Engine:
                 name: sent(value, model.device) if isinstance(value, torch.Tensor) else value
                 for name, value in self.reading.features(model, tokens, length).items()
             }
-            with kernels_of_any_shape(model.device):
+            with without_cudnn_attention(model.device):
                 features = transformer.eval()(features, **given[0])
             if "token_embeddings" in features:
                 features["token_embeddings"] = features["token_embeddings"].float()

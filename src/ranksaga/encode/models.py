@@ -9,7 +9,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from ranksaga.encode.identity import revision_of
-from ranksaga.encode.weight_checks import check_weights, loading_reports, refuse_unfilled
+from ranksaga.encode.weight_checks import check_weights, loading_reports
 from ranksaga.errors import ModelError
 from ranksaga.files import hash_file, read_json
 
@@ -87,15 +87,7 @@ def load_model(
     )
     try:
         with loading_reports() as reports:
-            try:
-                model = SentenceTransformer(
-                    where, device=device, trust_remote_code=trust_remote_code, model_kwargs=options
-                )
-            except NotImplementedError:
-                refuse_unfilled(name, reports)
-                raise
-    except ModelError:
-        raise
+            model = SentenceTransformer(where, device=device, trust_remote_code=trust_remote_code, model_kwargs=options)
     except Exception as error:  # whatever the loaders raise, a user sees one line
         text = str(error)
         hint = "save the model anew, all its files together"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["LoadReport", "check_weights", "loading_reports", "refuse_unfilled"]
+__all__ = ["LoadReport", "check_weights", "loading_reports"]
 
 SHOWN = 3  # names in a message
 # Buffers that older versions of transformers stored and that follow from the config.
@@ -112,21 +112,6 @@ def check_weights(name: str, model: SentenceTransformer, reports: Sequence[LoadR
         if strange := _strange(report):
             faults["that the config has no place for"] = strange
     faults.update(_broken(model, transformers))
-    _refuse(name, faults)
-
-
-def refuse_unfilled(name: str, reports: Sequence[LoadReport]) -> None:
-    """Refuse a model that cannot be moved to its device, because tensors that no file has were left without values.
-
-    Raises:
-        ModelError: there are such tensors.
-    """
-    unfilled = {key for report in reports for key, value in _tensors(report.network).items() if value.is_meta}
-    _refuse(name, {"missing": sorted(unfilled)} if unfilled else {})
-
-
-def _refuse(name: str, faults: Mapping[str, Sequence[str]]) -> None:
-    """Name the tensors by what is wrong with them, where there are any."""
     if faults:
         texts = [f"{len(names)} tensors {kind} ({_few(names)})" for kind, names in faults.items()]
         raise ModelError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.attention import kernels_of_any_shape
+from ranksaga.encode.attention import without_cudnn_attention
 from ranksaga.encode.budget import free_memory, kept_bytes
 from ranksaga.encode.cuts import evenly
 from ranksaga.encode.flops import ForwardFlops
@@ -224,7 +224,7 @@ class Embedder:
                 for name, value in reading.features(model, texts.tokens).items()
             }
             half = torch.autocast(self._device.type, self._kind, enabled=self.precision != "fp32")
-            with half, kernels_of_any_shape(self._device):
+            with half, without_cudnn_attention(self._device):
                 features = transformer(features, **given)
             features["token_embeddings"] = features["token_embeddings"].float()
         for module, asked in zip(rest, more, strict=True):
