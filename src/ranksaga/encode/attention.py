@@ -16,8 +16,8 @@ __all__ = ["without_cudnn_attention"]
 def without_cudnn_attention(device: torch.device) -> Iterator[None]:
     """On a GPU, no attention by cuDNN: it plans every new shape anew, and few batches have the same one.
 
-    PyTorch prefers it for half precision on a Hopper card. There a training step of 32 pairs took a second with it,
-    nearly all of it spent on plans (docs/log/; PyTorch's pull request 155958 says the same). The kernel that a pass
+    PyTorch prefers it for half precision on a Hopper card. There a training step of 32 pairs took a second with it
+    (docs/log/; PyTorch's pull request 155958 is about the same cost). The kernel that a pass
     takes forward is also the one of its backward pass. On a CPU nothing changes.
     """
     import torch
