@@ -264,7 +264,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="few texts and steps: does the script work?")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     given = parser.parse_args()
-    from ranksaga.data.resolve import load
+    from ranksaga.data.resolve import load_dataset
     from ranksaga.encode.precision import choose_precision
 
     half = choose_precision("auto", given.device)
@@ -276,7 +276,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ranksaga-gpu-") as temporary:
         folder = Path(temporary)
         os.environ["RANKSAGA_HOME"] = str(folder / "home")
-        dataset = load(DATASET.format(setting.documents))
+        dataset = load_dataset(DATASET.format(setting.documents))
         texts = list(dataset.corpus.documents)
         vectors = check_vectors(setting, report, texts[:400])
         check_search(setting, report, np.tile(vectors, (1 if given.small else 200, 1)))

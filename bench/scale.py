@@ -178,11 +178,11 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
 
 def tokenise() -> dict[str, Any]:
     """Tokens a second of the tokenizer on functions of Python's library, all cores; three repeats after a warm-up."""
-    from ranksaga.data.resolve import load
+    from ranksaga.data.resolve import load_dataset
     from ranksaga.encode.encoder import load_encoder
     from ranksaga.estimate.tokens import TokenCounter
 
-    texts = load("python:stdlib?limit=700").corpus.documents
+    texts = load_dataset("python:stdlib?limit=700").corpus.documents
     encoder = load_encoder("minilm", precision="fp32")
     rates = []
     for _ in range(4):

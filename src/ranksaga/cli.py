@@ -175,6 +175,7 @@ def benchmark(
     as_json: Json = False,
 ) -> None:
     """Score a model on datasets: nDCG, MAP, recall, precision and MRR."""
+    from ranksaga.run.console import Terminal
     from ranksaga.run.single import benchmark_model
 
     if precision not in ("auto", "fp32", "bf16", "fp16"):
@@ -190,6 +191,7 @@ def benchmark(
         document_prompt=document_prompt,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
+        console=Terminal(),
     )
     if as_json:
         typer.echo(json.dumps({r.dataset: {key: r.mean(key) for key in r.values} for r in results}, indent=2))
@@ -326,9 +328,9 @@ def datasets_list(as_json: Json = False) -> None:
 @datasets_app.command("show")
 def datasets_show(name: str, as_json: Json = False) -> None:
     """Counts, splits and a first example of a dataset."""
-    from ranksaga.data.resolve import load
+    from ranksaga.data.resolve import load_dataset
 
-    dataset = load(name)
+    dataset = load_dataset(name)
     facts: dict[str, Any] = {
         "name": dataset.name,
         "documents": len(dataset.corpus),
@@ -370,9 +372,9 @@ def _example(dataset: Dataset) -> dict[str, str]:
 @datasets_app.command("get")
 def datasets_get(name: str, as_json: Json = False) -> None:
     """Download a dataset into the cache (or find it there) and check it."""
-    from ranksaga.data.resolve import load
+    from ranksaga.data.resolve import load_dataset
 
-    dataset = load(name)
+    dataset = load_dataset(name)
     counts = {"name": dataset.name, "documents": len(dataset.corpus), "queries": len(dataset.queries)}
     plain = "{name}: {documents} documents, {queries} queries".format(**counts)
     typer.echo(json.dumps(counts, indent=2) if as_json else plain)
@@ -407,11 +409,11 @@ def datasets_build(
     """Build a dataset from Python source: docstring summaries as queries, functions as documents."""
     from ranksaga.data.beir import write_beir
     from ranksaga.data.build import build_python
-    from ranksaga.data.resolve import load
+    from ranksaga.data.resolve import load_dataset
 
     if os.path.lexists(target):
         raise UsageError(f"{target}: exists already; name a new folder")
-    dataset = load(source) if source.startswith("python:") else build_python(Path(source))
+    dataset = load_dataset(source) if source.startswith("python:") else build_python(Path(source))
     write_beir(dataset, target)
     typer.echo(f"{target}: {len(dataset.corpus)} documents, {len(dataset.queries)} queries")
 

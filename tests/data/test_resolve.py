@@ -9,7 +9,7 @@ import pytest
 from ranksaga.data import resolve
 from ranksaga.data.beir import write_beir
 from ranksaga.data.dataset import Dataset, Queries
-from ranksaga.data.resolve import Available, available, load, locate
+from ranksaga.data.resolve import Available, available, load_dataset, locate
 from ranksaga.errors import DataError, DownloadError
 
 
@@ -43,35 +43,35 @@ def test_the_order_of_places(everywhere: dict[str, Path], monkeypatch: pytest.Mo
 
     monkeypatch.setattr(resolve, "download", download)
     for mark, path in everywhere.items():
-        dataset = load("tiny")
+        dataset = load_dataset("tiny")
         assert dataset.queries.texts[0] == mark
         assert dataset.name == "tiny"
         path.rename(path.with_name("gone"))
     assert asked == []
-    assert load("tiny").queries.texts[0] == "cache"
+    assert load_dataset("tiny").queries.texts[0] == "cache"
     assert asked == ["tiny"]
 
 
 def test_a_path_is_taken_as_it_is(everywhere: dict[str, Path]) -> None:
-    assert load(str(everywhere["second"])).queries.texts[0] == "second"
-    assert load("./datasets/tiny").queries.texts[0] == "datasets"
-    assert load("datasets/tiny").name == "tiny"
+    assert load_dataset(str(everywhere["second"])).queries.texts[0] == "second"
+    assert load_dataset("./datasets/tiny").queries.texts[0] == "datasets"
+    assert load_dataset("datasets/tiny").name == "tiny"
     assert locate("./none") == Path("none")
     with pytest.raises(DataError, match="there is no folder none; check the path"):
-        load("./none")
+        load_dataset("./none")
 
 
 def test_a_broken_dataset_is_not_passed_over(everywhere: dict[str, Path]) -> None:
     """The next place would give another dataset under the same name, without a word."""
     (everywhere["here"] / "corpus.jsonl").unlink()
     with pytest.raises(DataError, match=r"tiny/corpus.jsonl: there is no such file"):
-        load("tiny")
+        load_dataset("tiny")
 
 
 def test_names_with_a_group(tiny: Dataset, home: Path) -> None:
     write_beir(tiny, home / "datasets" / "cqadupstack" / "android")
     write_beir(tiny, home / "datasets" / "mteb" / "scifact")
-    assert load("cqadupstack/android").name == "cqadupstack/android"
+    assert load_dataset("cqadupstack/android").name == "cqadupstack/android"
     assert [dataset.name for dataset in available()] == ["cqadupstack/android", "mteb/scifact"]
 
 
@@ -87,33 +87,33 @@ def test_available_lists_each_name_once_with_its_place(everywhere: dict[str, Pat
 
 def test_unknown_names_say_where_was_looked(everywhere: dict[str, Path], home: Path) -> None:
     with pytest.raises(DataError) as caught:
-        load("Tinny")
+        load_dataset("Tinny")
     message = str(caught.value)
     assert "there is no dataset 'Tinny'" in message
     assert "did you mean tiny?" in message
     for place in (everywhere["first"].parent, everywhere["second"].parent, home / "datasets", "./datasets"):
         assert str(place) in message
     with pytest.raises(DataError, match=re.escape("did you mean scifact?")):
-        load("scifakt")
+        load_dataset("scifakt")
 
 
 def test_a_group_is_not_a_dataset(home: Path) -> None:
     with pytest.raises(DataError, match="cqadupstack is a group of 12 datasets; name one of them"):
-        load("cqadupstack")
+        load_dataset("cqadupstack")
 
 
 @pytest.mark.parametrize("name", ["scifact", "mteb/scifact", "BeIR/quora", "cqadupstack/tex"])
 def test_known_names_are_not_downloaded_offline(name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DownloadError, match=f"{name} is not on this machine and HF_HUB_OFFLINE forbids downloads"):
-        load(name)
+        load_dataset(name)
 
 
 def test_python_names_are_built(home: Path, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text('def f(x):\n    """Do one thing after another."""\n    y = x\n    return y\n')
-    dataset: Any = load(f"python:{tmp_path}")
+    dataset: Any = load_dataset(f"python:{tmp_path}")
     assert dataset.corpus.ids == ("a:f",)
-    assert load("python:json").queries.texts[0]
+    assert load_dataset("python:json").queries.texts[0]
 
 
 @pytest.mark.shared
@@ -121,4 +121,4 @@ def test_the_real_collections_are_found(shared_datasets: Path, home: Path, monke
     monkeypatch.setenv("RANKSAGA_DATASETS", str(shared_datasets))
     names = [dataset.name for dataset in available()]
     assert {"scifact", "nfcorpus", "cosqa", "cranfield", "cisi", "cystic-fibrosis"} <= set(names)
-    assert len(load("cranfield").corpus) == 1400
+    assert len(load_dataset("cranfield").corpus) == 1400

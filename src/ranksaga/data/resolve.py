@@ -16,7 +16,7 @@ from ranksaga.data.download import dataset_cache, download
 from ranksaga.data.hub import is_hub_name
 from ranksaga.errors import DataError
 
-__all__ = ["Available", "available", "check_name", "load", "locate", "refuse_twins"]
+__all__ = ["Available", "available", "check_name", "load_dataset", "locate", "refuse_twins"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Available:
     path: Path
 
 
-def load(name: str) -> Dataset:
+def load_dataset(name: str) -> Dataset:
     """Load a dataset by name, downloading it if need be.
 
     The first of these that holds it: a folder of this path; a folder of this name under one

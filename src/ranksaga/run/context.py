@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from ranksaga.data.dataset import Dataset
-from ranksaga.data.resolve import load, refuse_twins
+from ranksaga.data.resolve import load_dataset, refuse_twins
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.towers import in_two_towers, state_in_two_towers
 from ranksaga.recipe import Recipe, Training
@@ -48,8 +48,8 @@ class Context:
         Raises:
             DataError: one cannot be loaded or has no split ``test`` to be scored on, or two are the same.
         """
-        trained = [RunDataset(name, load(name), "trained") for name in self.recipe.datasets]
-        datasets = (*trained, *(RunDataset(name, load(name), "guard") for name in self.recipe.guards))
+        trained = [RunDataset(name, load_dataset(name), "trained") for name in self.recipe.datasets]
+        datasets = (*trained, *(RunDataset(name, load_dataset(name), "guard") for name in self.recipe.guards))
         for member in datasets:
             member.dataset.split("test")
         refuse_twins([(member.name, member.dataset) for member in datasets])

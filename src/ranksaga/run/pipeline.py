@@ -58,7 +58,7 @@ class Outcome:
 def run_recipe(
     recipe: Recipe,
     folder: Path,
-    console: Console,
+    console: Console | None = None,
     *,
     start: str | None = None,
     stop: str | None = None,
@@ -70,7 +70,7 @@ def run_recipe(
     Args:
         recipe: what to do.
         folder: of this run; stages, results, model and report go there.
-        console: is told what happens.
+        console: is told what happens; none: silent.
         start: do this stage and all later ones again.
         stop: end after this stage. Of a finished run the recipe and the mark that it is finished stay as they are:
             they belong to its report.
@@ -85,6 +85,7 @@ def run_recipe(
     check_run_folder(folder, recipe.model, (*recipe.datasets, *recipe.guards))
     if not fresh and start is None and stop is None and (done := finished(recipe, folder)) is not None:
         return done
+    console = console or Silent()
     with held(folder, "run"):
         if fresh:
             remove(folder / "stages")

@@ -12,7 +12,7 @@ import ranksaga
 from ranksaga.compare.comparison import compare
 from ranksaga.data.beir_parser import split_of
 from ranksaga.data.dataset import Dataset, Qrels
-from ranksaga.data.resolve import load, refuse_twins
+from ranksaga.data.resolve import load_dataset, refuse_twins
 from ranksaga.data.self_hits import describe_self_hits, self_hits
 from ranksaga.encode.cache_folders import results_home
 from ranksaga.encode.encoder import EncoderSpec, load_encoder
@@ -28,7 +28,7 @@ from ranksaga.report.markdown import markdown_table
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.tables import results_table
 from ranksaga.retrieve.trec import write_run
-from ranksaga.run.console import Terminal
+from ranksaga.run.console import Console, Silent
 from ranksaga.run.folder import check_results_folder, held
 
 __all__ = ["Compared", "benchmark_model", "compare_results"]
@@ -44,25 +44,37 @@ def benchmark_model(
     model: str,
     datasets: Sequence[str],
     *,
-    split: str,
-    precision: str,
-    max_length: int | None,
-    out: Path | None,
+    split: str = "test",
+    precision: str = "auto",
+    max_length: int | None = None,
+    out: Path | None = None,
     query_prompt: str | None = None,
     document_prompt: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    console: Console | None = None,
 ) -> list[Evaluation]:
-    """Score a model on datasets, and say on stderr with which prompts, length, precision and similarity.
+    """Score a model on datasets, one evaluation each.
 
-    With ``out``: ``results/`` in MTEB's layout, ``rankings/*.trec``, and ``per_query/*.json``, from
-    which :func:`compare_results` tests significance.
+    Args:
+        model: a sentence-transformers model: folder, hub id, or ``minilm``.
+        datasets: names or folders, see :func:`ranksaga.data.resolve.load_dataset`.
+        split: whose judgments are scored.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        max_length: tokens per text; none: the model's own limit.
+        out: a folder for ``results/`` in MTEB's layout, ``rankings/*.trec``, and ``per_query/*.json``, from which
+            :func:`compare_results` tests significance; none: nothing is written.
+        query_prompt: put before every query; none: the model's own or its family's.
+        document_prompt: the same for documents.
+        trust_remote_code: run code that comes with the model.
+        allow_pickle: load weights that are not safetensors (a pickle can run code).
+        console: is told with which prompts, length, precision and similarity, and how far the work is; none: silent.
 
     Raises:
         RankSagaError: a dataset or the model cannot be used; nothing is measured then.
     """
     split = split_of(split)
-    loaded = [load(name) for name in datasets]
+    loaded = [load_dataset(name) for name in datasets]
     refuse_twins(list(zip(datasets, loaded, strict=True)))
     judged = [dataset.split(split) for dataset in loaded]
     options: dict[str, Any] = {
@@ -74,10 +86,10 @@ def benchmark_model(
         "allow_pickle": allow_pickle,
     }
     if out is None:
-        return _benchmarked(model, loaded, judged, split, options, None)
+        return _benchmarked(model, loaded, judged, split, options, None, console or Silent())
     check_results_folder(out, model, datasets)
     with held(out, "benchmark"):  # a place that cannot be written to is better known before the work
-        return _benchmarked(model, loaded, judged, split, options, out)
+        return _benchmarked(model, loaded, judged, split, options, out, console or Silent())
 
 
 def _benchmarked(
@@ -87,9 +99,9 @@ def _benchmarked(
     split: str,
     options: Mapping[str, Any],
     out: Path | None,
+    console: Console,
 ) -> list[Evaluation]:
     """Score a model on datasets that are loaded, with these options of ``load_encoder``; ``out`` is held."""
-    console = Terminal()
     kept = _Kept.of(model, [split, options])
     if out is None and (known := kept.read(loaded)) is not None:
         for text in dict.fromkeys(_encoder_text(evaluation) for evaluation in known):
