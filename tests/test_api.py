@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ import ranksaga
 
 PAGE = Path(__file__).parents[1] / "docs/python.md"
 RECIPE = """
+model: tiny/model
 datasets: ["python:logging"]
 guards: ["python:urllib"]
 max_length: 32
@@ -53,10 +55,16 @@ def test_the_page_names_them_all() -> None:
 
 
 @pytest.mark.slow
-def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], families: SimpleNamespace
+) -> None:
+    """With a tiny model in place of MiniLM, which would take a minute."""
     monkeypatch.chdir(tmp_path)
+    families.save(Path("tiny"), families.pooled(families.bert(tmp_path)))
     Path("recipe.yaml").write_text(RECIPE)
+    capsys.readouterr()
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    code = code.replace('"minilm"', '"tiny/model"')
     exec(compile(code, str(PAGE), "exec"), {})
     shown = capsys.readouterr()
     assert shown.err == ""
