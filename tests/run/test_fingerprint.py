@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ranksaga.config.recipe import Recipe
 from ranksaga.files import files_below
-from ranksaga.recipe import Recipe
 from ranksaga.run.fingerprint import fingerprint
 from ranksaga.run.pipeline import finished, is_finished
 from ranksaga.run.single import _Kept
