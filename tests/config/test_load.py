@@ -226,7 +226,7 @@ def test_a_recipe_of_an_earlier_release_is_read_as_before(tmp_path: Path) -> Non
     [
         (
             "presets: [v1, best]\n",
-            ":2: presets: v1 is no preset any more; copy its settings from studies/first-study.yaml",
+            ":2: presets: v1 is no preset any more; copy its settings from studies/first-study.yaml of",
         ),
         ("presets: [v3]\n", ":2: presets: there is no preset 'v3'; known: best"),
         ("presets: [best, best]\n", ":2: presets: best is named twice"),

@@ -1,4 +1,4 @@
-"""A whole run, every preset, on a stand-in for a GPU: no tensor of the CPU meets one of the GPU."""
+"""A whole run, by every method, on a stand-in for a GPU: no tensor of the CPU meets one of the GPU."""
 
 from __future__ import annotations
 

@@ -170,6 +170,31 @@ def test_a_tiny_guard_is_scored(queries: int, model: str, build: Build, tmp_path
 
 
 @pytest.mark.slow
+def test_of_two_systems_the_named_one_ships(model: str, build: Build, tmp_path: Path) -> None:
+    from ranksaga.encode.weight_files import load_weights
+
+    systems = {"first": {**PLAIN, "learning_rate": 1e-2}, "second": {"like": "first", "learning_rate": 1e-3}}
+    data = build("full", train=range(6), dev=range(6, 8), test=range(8, 16))
+    one = Recipe.model_validate({"model": model, "datasets": [data], "systems": systems, "ships": "first"})
+    outcome, _ = run(one, tmp_path / "run")
+    assert list(outcome.summary["systems"]) == ["bm25", "baseline_hybrid", "first", "hybrid", "second"]
+    chosen = {
+        json.loads(marker.read_text())["label"]: load_weights(marker.parent / "model.safetensors")
+        for marker in (tmp_path / "run/stages/select").glob("*/done.json")
+    }
+    shipped = load_weights(next((tmp_path / "run/model").rglob("model.safetensors")))
+    (name,) = (name for name in shipped if name.endswith("word_embeddings.weight"))
+    (long,) = (long for long in chosen["first shipped"] if long.endswith(name))
+    assert shipped[name].equal(chosen["first shipped"][long])
+    assert not shipped[name].equal(chosen["second shipped"][long])
+    # In another order and with another one that ships, nothing is trained again and yet it is another run.
+    other = Recipe.model_validate({"model": model, "datasets": [data], "systems": systems})
+    outcome, listener = run(other, tmp_path / "run")
+    assert not {"train", "select"} & set(listener.done)
+    assert list(outcome.summary["systems"]) == ["bm25", "baseline_hybrid", "first", "second", "hybrid"]
+
+
+@pytest.mark.slow
 def test_dollars_in_names_and_names_that_look_alike(model: str, build: Build, tmp_path: Path) -> None:
     names = ["a$b", "c$ d", "x y", "x_y"]
     folders = [build(name, seed=place, train=range(8), test=range(8, 16)) for place, name in enumerate(names)]

@@ -12,7 +12,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from ranksaga.config.presets import GONE, PRESETS, Misplaced, in_todays_form, suggestion
+from ranksaga.config.earlier import GONE, in_todays_form
+from ranksaga.config.presets import PRESETS, Misplaced, suggestion
 from ranksaga.config.recipe import QUICKSTART_VALUES, Recipe
 from ranksaga.config.training import VARIANTS
 from ranksaga.errors import RecipeError

@@ -1,7 +1,7 @@
 """Systems by name: what a recipe may start from, and what each system is when it is "like NAME, but ...".
 
 ``like: NAME`` takes over the settings of another system of the recipe, or of a preset; the system's own settings then
-replace some of them. With another ``method`` only what both methods have in common is taken over.
+replace some of them. With another ``method``, what both have in common is taken over, and the rest is as that starts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ranksaga.config.training import VARIANTS, Distilled, Documents, Labelled, Training
 
-__all__ = ["GONE", "PRESETS", "Misplaced", "in_todays_form", "resolve_systems", "suggestion"]
+__all__ = ["EXAMPLE", "PRESETS", "Misplaced", "resolve_systems", "suggestion"]
 
 PRESETS: Mapping[str, Training] = {
     # Queries learn first, against documents as they are; then documents, less and gently.
@@ -34,24 +34,6 @@ PRESETS: Mapping[str, Training] = {
 STARTS: Mapping[str, Training] = {"labelled": Labelled(), "distilled": PRESETS["best"]}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RESERVED = ("baseline", "bm25", "hybrid", "baseline_hybrid")  # systems that every report has
-# Settings that earlier releases had and wrote into every run's recipe, with the values that change nothing: they are
-# gone and fixed at these, or belong to the other method. Any other value is refused.
-GONE: Mapping[str, Any] = {
-    "search": 0,
-    "scale": None,
-    "negative_margin": 0.95,
-    "dropout": None,
-    "splits": "all",
-    "batch_size": 32,
-    "batches": "per_dataset",
-    "titles": True,
-    "prompts": True,
-    "mask_false_negatives": True,
-    "positives_per_query": None,
-    "hard_negatives": 0,
-    "documents": {"query_weight": 0.75},
-    "distillation": {"words": 3.0, "feedback": 0.4, "hubness": 0.1, "labels": 1.0, "bank": 1.0, "anchor": 0.05},
-}
 EXAMPLE = "{best: {}, gentle: {like: best, learning_rate: 5e-5}}"
 METHODS = " or ".join(f"method: {name}" for name in VARIANTS)
 
@@ -71,40 +53,6 @@ def suggestion(name: object, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
-def in_todays_form(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with ``systems`` in place of what earlier releases had: names in ``presets``, and changes to each in
-    ``training``. The values of others are returned as they are.
-
-    Raises:
-        Misplaced: a name in them is unknown.
-    """
-    rest = {key: value for key, value in values.items() if key not in ("presets", "training")}
-    if len(rest) == len(values):
-        return rest
-    if "systems" in rest:
-        key = next(key for key in ("presets", "training") if key in values)
-        raise Misplaced((key,), f"systems has taken its place; write all there: systems: {EXAMPLE}")
-    names, changes = values.get("presets", list(PRESETS)), values.get("training") or {}
-    if not isinstance(names, list | tuple) or not names:
-        raise Misplaced(("presets",), f"expected names; write systems: {EXAMPLE}")
-    if not isinstance(changes, Mapping):
-        raise Misplaced(("training",), f"expected a mapping of names to settings; write systems: {EXAMPLE}")
-    for place, name in (
-        *((("presets",), name) for name in names),
-        *((("training", str(name)), name) for name in changes),
-    ):
-        if name in ("v1", "v2"):
-            raise Misplaced(
-                place,
-                f"{name} is no preset any more; copy its settings from studies/first-study.yaml to systems.{name}",
-            )
-        if name not in tuple(PRESETS):
-            raise Misplaced(place, f"there is no preset {name!r}; {suggestion(name, PRESETS)}")
-    if len(names) > len(set(names)):
-        raise Misplaced(("presets",), f"{names[0]} is named twice")
-    return {**rest, "systems": {name: _without(_written(name, changes, "training"), GONE) for name in names}}
-
-
 def resolve_systems(systems: Any) -> dict[str, dict[str, Any]]:
     """The settings of each system in full, in the order of the recipe.
 
@@ -122,7 +70,7 @@ def resolve_systems(systems: Any) -> dict[str, dict[str, Any]]:
         other = seen.setdefault(name.lower(), name)
         if other != name:
             raise Misplaced(("systems", name), f"{other} and {name} can be one file; rename one")
-    written = {name: _written(name, systems) for name in systems}
+    written = {name: _written(name, changes) for name, changes in systems.items()}
     return {name: _settings_of(name, written) for name in written}
 
 
@@ -138,21 +86,16 @@ def _check_name(name: object) -> None:
         )
 
 
-def _written(name: str, systems: Mapping[str, Any], key: str = "systems") -> dict[str, Any]:
+def _written(name: str, changes: Any) -> dict[str, Any]:
     """What a recipe says of a system; nothing is no change."""
-    changes = systems.get(name)
     if isinstance(changes, Training):
         return changes.model_dump()
     if changes is not None and not isinstance(changes, Mapping):
-        raise Misplaced((key, name), f"expected settings, as in {EXAMPLE}, found {changes!r}")
+        raise Misplaced(("systems", name), f"expected settings, as in {EXAMPLE}, found {changes!r}")
     changes = dict(changes or {})
     if changes.get("method", "labelled") not in tuple(VARIANTS):
         method = changes["method"]
-        raise Misplaced((key, name, "method"), f"there is no method {method!r}; {suggestion(method, VARIANTS)}")
-    # As earlier releases said it: without a teacher there are labels only, and all that belongs to one is off.
-    if "distillation" in changes and changes["distillation"] is None:
-        off = {"distillation": None, "towers": "shared", "documents": None, "cross_fitted": "labels"}
-        changes = {"method": "labelled", **_without(changes, off)}
+        raise Misplaced(("systems", name, "method"), f"there is no method {method!r}; {suggestion(method, VARIANTS)}")
     return changes
 
 
@@ -169,7 +112,8 @@ def _settings_of(name: str, written: Mapping[str, Mapping[str, Any]]) -> dict[st
         changes = {key: change for key, change in written[each].items() if key != "like"}
         method = changes.get("method", settings["method"])
         if method != settings["method"]:
-            settings = {key: value for key, value in settings.items() if key in VARIANTS[method].model_fields}
+            common = {key: settings[key] for key in Training.model_fields}
+            settings = {**STARTS[method].model_dump(), **common}
         settings = _changed(settings, changes)
     return settings
 
@@ -187,17 +131,6 @@ def _start_of(name: str, written: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     if method is None:
         raise Misplaced(("systems", name), f"say what it starts from: like: {next(iter(PRESETS))}, {METHODS}")
     return STARTS[method].model_dump()
-
-
-def _without(changes: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes but for those to exactly these values, inner ones too."""
-    kept = {key: change for key, change in changes.items() if key not in values or change != values[key]}
-    return {
-        key: _without(change, values[key])
-        if isinstance(change, Mapping) and isinstance(values.get(key), Mapping)
-        else change
-        for key, change in kept.items()
-    }
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from ranksaga.config.presets import PRESETS, Misplaced, in_todays_form, resolve_systems, suggestion
+from ranksaga.config.earlier import in_todays_form
+from ranksaga.config.presets import PRESETS, Misplaced, resolve_systems, suggestion
 from ranksaga.config.training import AnyTraining, Settings, Training
 
 __all__ = ["QUICKSTART", "QUICKSTART_VALUES", "Recipe", "dump_recipe"]

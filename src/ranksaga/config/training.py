@@ -193,7 +193,9 @@ class Distilled(Training):
     @model_validator(mode="after")
     def _two_towers(self) -> Distilled:
         if self.documents is not None and self.towers != "query":
-            raise ValueError(f"documents are trained after queries: expected towers: query, found {self.towers}")
+            raise ValueError(
+                f"documents are trained after queries: expected towers: query, found {self.towers}; or documents: null"
+            )
         return self
 
 

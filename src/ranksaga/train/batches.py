@@ -208,7 +208,7 @@ class Batches:
 
 
 class _Columns:
-    """The documents of a batch, each once, or as often as it was drawn (the first study's way)."""
+    """The documents of a batch, each once, or as often as it was drawn."""
 
     def __init__(self, unique: bool) -> None:
         self.keys: list[tuple[int, int]] = []
