@@ -92,11 +92,11 @@ def _written(name: str, changes: Any) -> dict[str, Any]:
         return changes.model_dump()
     if changes is not None and not isinstance(changes, Mapping):
         raise Misplaced(("systems", name), f"expected settings, as in {EXAMPLE}, found {changes!r}")
-    changes = dict(changes or {})
-    if changes.get("method", "labelled") not in tuple(VARIANTS):
-        method = changes["method"]
+    settings = dict(changes or {})
+    method = settings.get("method", "labelled")
+    if method not in tuple(VARIANTS):
         raise Misplaced(("systems", name, "method"), f"there is no method {method!r}; {suggestion(method, VARIANTS)}")
-    return changes
+    return settings
 
 
 def _settings_of(name: str, written: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
