@@ -88,8 +88,9 @@ def model_like_e5(folder: Path) -> str:
 
 def main() -> None:
     """Print the estimate for each card."""
+    from ranksaga.config.load import load_recipe
+    from ranksaga.config.recipe import Recipe
     from ranksaga.estimate.estimate import estimate
-    from ranksaga.recipe import Recipe, load_recipe
     from ranksaga.run.console import Terminal
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -90,11 +90,11 @@ def pairs_of(dataset: Any) -> Any:
 
 def fit(setting: Setting, dataset: Any, device: str, precision: str, steps: int, folder: Path) -> tuple[Any, Any]:
     """A plain contrastive training; the encoder and the result."""
-    from ranksaga.recipe import Training
+    from ranksaga.config.training import Labelled
     from ranksaga.train.trainer import train
 
     encoder = setting.encoder("fp32", device)
-    options = Training(epochs=1000, max_steps=steps, batch_size=32, learning_rate=2e-5, warmup_steps=0)
+    options = Labelled(epochs=1000, max_steps=steps, batch_size=32, learning_rate=2e-5, warmup_steps=0)
     prompts = encoder.spec.prompts
     result = train(
         encoder.model,
@@ -143,7 +143,7 @@ def check_run(setting: Setting, report: Report, folder: Path) -> None:
     """The recipe ``best``, small, from benchmark to a published model that sentence-transformers loads."""
     from sentence_transformers import SentenceTransformer
 
-    from ranksaga.recipe import Recipe
+    from ranksaga.config.recipe import Recipe
     from ranksaga.run.console import Silent
     from ranksaga.run.pipeline import run_recipe
 
@@ -162,7 +162,7 @@ def check_run(setting: Setting, report: Report, folder: Path) -> None:
             "datasets": ["python:stdlib?limit=100"],
             "max_length": 32,
             "folds": 2,
-            "training": {"best": best},
+            "systems": {"best": best},
         }
     )
     began = time.perf_counter()

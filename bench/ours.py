@@ -77,8 +77,8 @@ def search(queries: np.ndarray, documents: np.ndarray, qrels: dict[str, dict[str
 
 def trainer(steps: int, batch: int) -> dict[str, float]:
     """Our trainer on the peers' pairs, loss and lengths: MultipleNegativesRankingLoss, one model, full length."""
+    from ranksaga.config.training import Labelled
     from ranksaga.encode.encoder import load_encoder
-    from ranksaga.recipe import Training
     from ranksaga.train.pairs import TrainingPairs
     from ranksaga.train.trainer import train
 
@@ -87,7 +87,7 @@ def trainer(steps: int, batch: int) -> dict[str, float]:
     marks: list[float] = []
     rows = np.repeat(np.arange(len(pairs), dtype=np.int32)[:, None], 2, axis=1)
     source = TrainingPairs("pairs", tuple(one for one, _ in pairs), tuple(one for _, one in pairs), rows, rows)
-    settings = Training(epochs=1, learning_rate=2e-5, batch_size=batch, mask_false_negatives=False)
+    settings = Labelled(epochs=1, learning_rate=2e-5, batch_size=batch, mask_false_negatives=False)
     with tempfile.TemporaryDirectory() as folder:
         train(
             encoder.model,

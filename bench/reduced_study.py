@@ -51,7 +51,7 @@ def cut(name: str, target: Path) -> str:
 
 def main() -> None:
     """Cut the collections, run the recipe, print its table."""
-    from ranksaga.recipe import Recipe
+    from ranksaga.config.recipe import Recipe
     from ranksaga.run.console import Terminal
     from ranksaga.run.pipeline import run_recipe
 
@@ -68,7 +68,7 @@ def main() -> None:
                 "datasets": [cut(one, Path(folder)) for one in TRAINED],
                 "guards": [cut(one, Path(folder)) for one in GUARDS],
                 "max_length": 160,
-                "training": {"best": SETTINGS},
+                "systems": {"best": SETTINGS},
             }
         )
         print(run_recipe(recipe, arguments.out / name, Terminal()).text())

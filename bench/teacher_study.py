@@ -54,8 +54,8 @@ def dev_score(teacher: Any, dev: Any, vectors: Any) -> float:
 
 def main() -> None:
     """Choose and score, setting by setting."""
+    from ranksaga.config.recipe import Recipe
     from ranksaga.data.dataset import Qrels
-    from ranksaga.recipe import Recipe
     from ranksaga.retrieve.lexical import LexicalIndex
     from ranksaga.run.console import Silent
     from ranksaga.run.context import Context
@@ -72,7 +72,7 @@ def main() -> None:
         recipe = Recipe.model_validate({"model": model, "datasets": list(names), "max_length": 160})
         context = Context(recipe, Store(Path(folder) / "run"), Silent())
         plan, _ = draw_plan(context)
-        settings = recipe.training["best"]
+        settings = recipe.systems["best"]
         view = plan.view(SHIPPED)
         training, selecting = plan.training(view, settings), plan.selecting(view, settings)
         teachers: dict[str, Any] = {}

@@ -10,7 +10,6 @@ import argparse
 import sys
 
 import config
-
 from ranksaga.errors import RankSagaError
 
 

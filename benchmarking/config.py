@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from ranksaga.config.load import load_recipe
 from ranksaga.errors import RankSagaError
-from ranksaga.recipe import load_recipe
 
 HERE = Path(__file__).resolve().parent
 # RANKSAGA_STUDY names another recipe, to try the whole workflow on something small.

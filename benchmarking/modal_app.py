@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-import config
 from steps import step
 
+import config
 from ranksaga.backends.modal_cloud import app
 
 

@@ -6,13 +6,13 @@ modal run modal_fine_tune_advanced.py --detach
 
 from __future__ import annotations
 
-import config
 from steps import step
 
+import config
 from ranksaga.backends.modal_cloud import app
 
 
 @app.local_entrypoint()
 def fine_tune(detach: bool = False, gpu: str = config.GPU) -> None:
-    """Train all presets on all datasets and choose on dev; continues a training that was cut short."""
+    """Train all systems on all datasets and choose on dev; continues a training that was cut short."""
     step("select", gpu=gpu, detach=detach)

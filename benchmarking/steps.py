@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import config
-
 from ranksaga.backends.modal_cloud import detached_in_front, parse_gpu, run_on_modal
 from ranksaga.errors import RankSagaError
 

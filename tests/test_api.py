@@ -18,7 +18,7 @@ model: tiny/model
 datasets: ["python:logging"]
 guards: ["python:urllib"]
 max_length: 32
-training:
+systems:
   best:
     seeds: 1
     epochs: 1

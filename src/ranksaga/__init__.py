@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ranksaga.config.load import load_recipe
+    from ranksaga.config.recipe import Recipe
     from ranksaga.data.dataset import Dataset
     from ranksaga.data.resolve import load_dataset
     from ranksaga.encode.encoder import Encoder, load_encoder
-    from ranksaga.recipe import Recipe, load_recipe
     from ranksaga.retrieve.searcher import Searcher
     from ranksaga.run.pipeline import run_recipe
     from ranksaga.run.single import benchmark_model, compare_results
@@ -35,13 +36,13 @@ __all__ = [
 _MODULES = {
     "Dataset": "ranksaga.data.dataset",
     "Encoder": "ranksaga.encode.encoder",
-    "Recipe": "ranksaga.recipe",
+    "Recipe": "ranksaga.config.recipe",
     "Searcher": "ranksaga.retrieve.searcher",
     "benchmark_model": "ranksaga.run.single",
     "compare_results": "ranksaga.run.single",
     "load_dataset": "ranksaga.data.resolve",
     "load_encoder": "ranksaga.encode.encoder",
-    "load_recipe": "ranksaga.recipe",
+    "load_recipe": "ranksaga.config.load",
     "run_recipe": "ranksaga.run.pipeline",
 }
 

@@ -20,8 +20,8 @@ from ranksaga import __version__
 from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError
 
 if TYPE_CHECKING:
+    from ranksaga.config.recipe import Recipe
     from ranksaga.data.dataset import Dataset
-    from ranksaga.recipe import Recipe
 
 __all__ = ["app", "main"]
 
@@ -104,8 +104,9 @@ def run(
 ) -> None:
     """Benchmark, fine-tune on all datasets, benchmark again, compare, report."""
     from ranksaga.backends.base import launch
+    from ranksaga.config.load import load_recipe
+    from ranksaga.config.recipe import dump_recipe
     from ranksaga.profile import profiled
-    from ranksaga.recipe import dump_recipe, load_recipe
     from ranksaga.run.pipeline import stages_done
     from ranksaga.run.profiling import write_profile
     from ranksaga.run.stages import check_stages
@@ -237,7 +238,7 @@ def report(
 ) -> None:
     """Make a finished run's report again from its files."""
     from ranksaga.backends.base import launch
-    from ranksaga.recipe import load_recipe
+    from ranksaga.config.load import load_recipe
     from ranksaga.run.pipeline import is_finished
     from ranksaga.run.stages import REPORT
 
@@ -265,7 +266,7 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Say what a run will take, in time and money per stage, without running it."""
-    from ranksaga.recipe import load_recipe
+    from ranksaga.config.load import load_recipe
     from ranksaga.run.gpus import find_gpu, parse_price
 
     resolved = load_recipe(recipe, set_ or [])

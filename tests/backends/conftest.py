@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ranksaga.recipe import Recipe
+from ranksaga.config.recipe import Recipe
 from ranksaga.run.console import Silent
 from ranksaga.run.pipeline import run_recipe
 
@@ -18,10 +18,9 @@ STEPS = 12
 RECIPE: dict[str, Any] = {
     "name": "tiny",
     "datasets": ["python:stdlib?limit=150"],
-    "presets": ["best"],
     "precision": "fp32",
     "max_length": 32,
-    "training": {
+    "systems": {
         "best": {
             "epochs": 3,
             "max_steps": STEPS,

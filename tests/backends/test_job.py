@@ -14,8 +14,8 @@ import pytest
 from ranksaga import errors
 from ranksaga.backends import job as module
 from ranksaga.backends.job import Job, Places, Saving, pack, perform
+from ranksaga.config.recipe import Recipe
 from ranksaga.errors import DataError, RankSagaError, RecipeError
-from ranksaga.recipe import Recipe
 from ranksaga.run.pipeline import Outcome
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ranksaga.backends.base import launch
+from ranksaga.config.load import load_recipe
 from ranksaga.errors import UsageError
-from ranksaga.recipe import load_recipe
 
 STUDY = Path(__file__).parents[2] / "benchmarking"
 
@@ -58,5 +58,5 @@ def test_the_documented_settings_are_those_of_the_recipe() -> None:
     recipe = load_recipe(STUDY / "e5-beir.yaml", environment={})
     text = (STUDY / "ADVANCED_TRAINING.md").read_text(encoding="utf-8")
     for label, key in (("epochs", "epochs"), ("learning rate", "learning_rate"), ("batch size", "batch_size")):
-        values = " | ".join(str(getattr(recipe.training[preset], key)) for preset in recipe.presets)
+        values = " | ".join(str(getattr(settings, key, "-")) for settings in recipe.systems.values())
         assert f"| {label} | {values} |" in text

@@ -28,7 +28,7 @@ from ranksaga.backends import modal_cloud  # noqa: E402 - it imports modal
 REPOSITORY = Path(__file__).parents[2]
 STUDY = REPOSITORY / "benchmarking"
 STANDIN = Path(__file__).with_name("standin.py")
-RECIPE = {"name": "tiny", "datasets": ["python:logging"], "presets": ["best"], "precision": "fp32", "max_length": 32}
+RECIPE = {"name": "tiny", "datasets": ["python:logging"], "precision": "fp32", "max_length": 32}
 
 
 class Desk:

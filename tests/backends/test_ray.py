@@ -176,7 +176,9 @@ def test_a_training_goes_on_when_a_worker_is_killed(small: SimpleNamespace, mode
         np.testing.assert_allclose(value, weights[name], atol=1e-3, err_msg=name)
     # What the user has to mend comes back as such, and is not tried again.
     with pytest.raises(RankSagaError, match="finished run of other settings"):
-        workers.train(small.load(model), [small.word_pairs()], small.settings(scale=10.0), folder=folder, **options)
+        workers.train(
+            small.load(model), [small.word_pairs()], small.settings(weight_decay=0.5), folder=folder, **options
+        )
 
 
 def kill_a_worker(log: Path, killed: list[int]) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ranksaga.config.recipe import Recipe
+from ranksaga.config.training import Distilled
 from ranksaga.data.beir import write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.encoder import Encoder, load_encoder
@@ -22,11 +24,11 @@ from ranksaga.estimate.machines import RentedGpu, ThisMachine
 from ranksaga.estimate.probe import Pace, Range, Steps, _of_step, _pace_of, range_of, sample_steps, sources_like
 from ranksaga.estimate.tokens import Shape, TokenCounter, shape_of
 from ranksaga.estimate.workload import Load, trainings, workload
-from ranksaga.recipe import Distillation, Recipe, Training
 from ranksaga.run.console import Silent
 from ranksaga.run.context import Context
 from ranksaga.run.gpus import Gpu
 from ranksaga.run.plan import draw_plan
+from ranksaga.run.stages.train import DocumentsPhase
 from ranksaga.run.store import Store
 from ranksaga.train.embed import Pass
 
@@ -64,6 +66,9 @@ def folder_with(target: Path, splits: tuple[str, ...], first: int, queries: int 
     return str(target)
 
 
+PLAIN = {"method": "labelled", "titles": False, "merge_weights": [1.0]}
+
+
 @pytest.fixture(scope="module")
 def recipe(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     folder = tmp_path_factory.mktemp("data")
@@ -75,12 +80,11 @@ def recipe(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
                 folder_with(folder / "only", ("test",), 20),
             ],
             "guards": [folder_with(folder / "guard", ("test",), 40)],
-            "presets": ["v1", "v2", "best"],
             "precision": "fp32",
             "folds": 2,
-            "training": {
-                "v1": {"batch_size": 2},
-                "v2": {"epochs": 2, "batch_size": 4},
+            "systems": {
+                "v1": {**PLAIN, "splits": "train", "epochs": 3, "batch_size": 2},
+                "v2": {**PLAIN, "epochs": 2, "batch_size": 4},
                 "best": {"epochs": 2, "distillation": {"pseudo_queries": 64, "queries": 4, "labelled": 2}},
             },
         }
@@ -152,7 +156,7 @@ def test_the_baseline_reads_every_document_and_judged_query(context: Context) ->
 
 def test_documents_are_read_again_where_they_may_change(context: Context) -> None:
     works = workload(context, draw_plan(context)[0], TokenCounter(context.encoder), shape_of(context.encoder))
-    scoring = {(work.preset, work.what.split("/")[-1]): work for work in works if work.stage == "score"}
+    scoring = {(work.system, work.what.split("/")[-1]): work for work in works if work.stage == "score"}
     # 4 test queries and 4 dev queries, 3 tokens each; v2 reads the 140 tokens of the corpus too, best perhaps.
     once = scoring["best", "full, 1 model"]
     assert (once.low.tokens, once.high.tokens) == (8 * 3, 8 * 3 + 140)
@@ -173,7 +177,7 @@ def test_selection_reads_the_dev_queries_and_pools_that_the_run_will_take(contex
     works = workload(context, plan, TokenCounter(context.encoder), shape_of(context.encoder))
     (best,) = (work for work in works if work.stage == "select")
     # 4 dev queries of full, all 12 of only, which train nothing, and those of the guard that watch; 3 tokens each.
-    watching = plan.dev(context.recipe.guards[0], "shipped", context.recipe.training["best"])
+    watching = plan.dev(context.recipe.guards[0], "shipped", context.recipe.systems["best"])
     assert watching is not None
     queries = 4 + 12 + len(watching.query_rows)
     # 2 epochs and 3 weights of queries; 3 weights of documents above 0; a pool is the whole corpus of 20.
@@ -192,7 +196,7 @@ def test_a_pool_is_what_is_judged_and_the_tops_of_two_rankings(
     only = {
         int(row)
         for view in ("shipped", "fold-1", "fold-2")
-        if (dev := plan.dev(context.recipe.datasets[1], view, context.recipe.training["best"])) is not None
+        if (dev := plan.dev(context.recipe.datasets[1], view, context.recipe.systems["best"])) is not None
         for row in (dev.query_rows[0], dev.query_rows[-1])
     }
     queries = 2 + len(only) + 2
@@ -203,16 +207,8 @@ def test_a_pool_is_what_is_judged_and_the_tops_of_two_rankings(
     assert best.high.tokens == pytest.approx(6 * 3 * queries + 3 * 7 * many)
 
 
-def test_one_weight_is_tried_on_dev_where_learning_rates_are_searched(recipe: Recipe, tmp_path: Path) -> None:
-    values = recipe.model_dump()
-    values["training"] = {"v2": {**values["training"]["v2"], "search": 1}}
-    context = Context(Recipe.model_validate({**values, "presets": ["v2"]}), Store(tmp_path), Silent())
-    works = workload(context, draw_plan(context)[0], TokenCounter(context.encoder), shape_of(context.encoder))
-    assert len([work for work in works if work.stage == "select"]) == 4  # two trials, and the two folds
-
-
 def test_what_a_run_refuses_is_not_estimated(recipe: Recipe) -> None:
-    values = {**recipe.model_dump(), "presets": ["v1"], "datasets": recipe.datasets[1:]}
+    values = {**recipe.model_dump(), "systems": {"v1": recipe.systems["v1"]}, "datasets": recipe.datasets[1:]}
     with pytest.raises(DataError, match="v1: trains on train splits only"):
         estimate(Recipe.model_validate(values), Silent(), gpu="A10G")
 
@@ -255,7 +251,7 @@ def test_queries_are_not_padded_to_documents_where_they_share_a_tower() -> None:
             Pass(tower, (0, 1), (np.zeros(size, dtype=np.int32),) * 2, 2 * size)
             for tower, size in zip(places, (3, 10), strict=True)
         ]
-        settings = Training(towers=towers, distillation=Distillation())
+        settings = DocumentsPhase() if towers == "document" else Distilled(towers=towers)
         return _of_step(batch, SimpleNamespace(passes=lambda *_: parts), shape, settings, 0.0)
 
     # Forward, and backward as twice that: of two texts of 3 tokens and two of 10; of documents alone.

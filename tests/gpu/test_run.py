@@ -1,4 +1,4 @@
-"""A whole run, every preset, on a stand-in for a GPU: no tensor of the CPU meets one of the GPU."""
+"""A whole run, by every method, on a stand-in for a GPU: no tensor of the CPU meets one of the GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ranksaga.recipe import Recipe
+from ranksaga.config.recipe import Recipe
 from ranksaga.run.console import Silent
 from ranksaga.run.pipeline import run_recipe
 from ranksaga.run.stages import SCORE, select
@@ -20,8 +20,8 @@ from ranksaga.run.stages import SCORE, select
 LORA = {"rank": 2, "alpha": 4}
 SHORT: dict[str, Any] = {"max_steps": 2, "epochs": 1, "warmup_steps": 0}
 TRAINING: dict[str, Any] = {
-    "v1": SHORT,
-    "v2": {**SHORT, "hard_negatives": 1, "lora": LORA, "merge_weights": [0.5]},
+    "v1": {**SHORT, "method": "labelled", "merge_weights": [1.0]},
+    "v2": {**SHORT, "method": "labelled", "hard_negatives": 1, "lora": LORA, "merge_weights": [0.5]},
     "best": {
         "epochs": 2,
         "max_steps": 4,
@@ -69,7 +69,7 @@ def last_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(
-    model: Path, datasets: list[str], folder: Path, precision: str, presets: Sequence[str], stop: str | None = None
+    model: Path, datasets: list[str], folder: Path, precision: str, systems: Sequence[str], stop: str | None = None
 ) -> Path:
     recipe = Recipe.model_validate(
         {
@@ -77,18 +77,17 @@ def run(
             "model": str(model),
             "datasets": datasets[:2],
             "guards": datasets[2:],
-            "presets": presets,
             "precision": precision,
             "max_length": 24,
             "folds": 2,
             "depth": 100,
-            "training": TRAINING,
+            "systems": {name: TRAINING[name] for name in systems},
         }
     )
     return run_recipe(recipe, folder, Silent(), stop=stop).folder
 
 
-def test_every_preset_runs_and_publishes(gpu: Any, tiny_folder: Path, datasets: list[str], tmp_path: Path) -> None:
+def test_every_method_runs_and_publishes(gpu: Any, tiny_folder: Path, datasets: list[str], tmp_path: Path) -> None:
     folder = run(tiny_folder, datasets, tmp_path / "run", "fp32", ("v1", "v2", "best"))
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert record["environment"]["device"] == "Stand-in"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from ranksaga.config.training import Labelled
 from ranksaga.encode.budget import kept_bytes
 from ranksaga.errors import StageError
-from ranksaga.recipe import Training
 from ranksaga.train.batches import Bank, Batch
 from ranksaga.train.embed import Embedder, Pass
 from ranksaga.train.step import Step
@@ -25,7 +25,7 @@ from ranksaga.train.world import World
 def fit(
     small: SimpleNamespace, model: Any, folder: Path, precision: str = "fp32", **changes: Any
 ) -> dict[str, torch.Tensor]:
-    settings = Training(**{"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, **changes})
+    settings = Labelled(**{"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, **changes})
     train(
         model,
         [small.word_pairs()],
@@ -197,12 +197,12 @@ def test_padding_is_at_most_a_tenth_of_what_is_computed(gpu: Any, small: SimpleN
 def test_a_bank_is_sent_once(gpu: Any, small: SimpleNamespace, tiny_folder: Path) -> None:
     model = small.load(tiny_folder).to("cuda").eval()
     embedder = Embedder(model, ("", ""), max_length=32, precision="fp32")
-    step = Step(model, embedder, Training(), 3, 0, World())
+    step = Step(model, embedder, Labelled(), 3, 0, World())
     rng = np.random.default_rng(0)
     documents = rng.standard_normal((500, 32)).astype(np.float32)
     documents /= np.linalg.norm(documents, axis=1, keepdims=True)
     target = np.full((2, 500), 1 / 500, dtype=np.float32)
-    bank = Bank(documents, target, np.zeros((2, 500), dtype=bool), np.array([3, 4]), 1.0, 1.0)
+    bank = Bank(documents, target, np.zeros((2, 500), dtype=bool), np.array([3, 4]), 1.0)
     none = np.zeros((2, 2), dtype=bool)
     batch = Batch(("words",), ("word1", "word2"), ("word1 word3", "word4"), np.eye(2, dtype=np.float32), none, bank)
     sizes, unpinned = [], gpu.unpinned

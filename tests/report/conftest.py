@@ -12,7 +12,6 @@ from ranksaga.compare.results import QueryGroup
 from ranksaga.data.leakage import LeakageExample, LeakageFinding
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.report.data import (
-    FIRST_STUDY,
     CurvePoint,
     Facts,
     ReportData,
@@ -53,7 +52,6 @@ def study() -> ReportData:
         comparison=comparison,
         headline="best",
         shipped="best",
-        promise=FIRST_STUDY,
         selections=(Selection("best", points, "The largest gain that keeps the guard."),),
         leakage=(
             LeakageFinding(

@@ -107,10 +107,10 @@ def test_texts_can_be_left_out(study: ReportData) -> None:
 
 
 def test_an_empty_section_is_not_shown(study: ReportData) -> None:
-    bare = replace(study, leakage=(), selections=(), notes=(), recipe="", facts=(), promise=None)
+    bare = replace(study, leakage=(), selections=(), notes=(), recipe="", facts=())
     page = Page(html_text(bare))
     assert page.tags["svg"] == 2
-    for words in ("Leakage", "Selection", "Recipe", "promised"):
+    for words in ("Leakage", "Selection", "Recipe"):
         assert words not in page.text
 
 

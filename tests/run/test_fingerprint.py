@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ranksaga.config.recipe import Recipe
 from ranksaga.files import files_below
-from ranksaga.recipe import Recipe
 from ranksaga.run.fingerprint import fingerprint
 from ranksaga.run.pipeline import finished, is_finished
 from ranksaga.run.single import _Kept
@@ -157,3 +157,14 @@ def test_a_damaged_marker_or_record_is_no_finished_run(tmp_path: Path, damage: s
     (tmp_path / "run.json").write_text(damage)
     assert not is_finished(recipe(), tmp_path)
     assert finished(recipe(), tmp_path) is None
+
+
+def test_another_order_of_the_systems_is_another_report(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    values = {"model": str(tmp_path / "model"), "datasets": [str(tmp_path)], "ships": "best"}
+    one, other = (
+        Recipe.model_validate({**values, "systems": {name: {"like": "best"} for name in names}})
+        for names in (("best", "more"), ("more", "best"))
+    )
+    assert one == other  # mappings that differ in order alone are equal
+    assert fingerprint(one) != fingerprint(other)

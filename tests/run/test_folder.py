@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from ranksaga.backends.base import launch
+from ranksaga.config.recipe import Recipe
 from ranksaga.errors import UsageError
 from ranksaga.files import clear_parts
-from ranksaga.recipe import Recipe
 from ranksaga.run.console import Silent
 from ranksaga.run.folder import LOCK, MARKER, check_results_folder, check_run_folder, held
 from ranksaga.run.pipeline import run_recipe

@@ -21,12 +21,13 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from ranksaga.config.recipe import Recipe
+from ranksaga.config.training import VARIANTS
 from ranksaga.data import splits
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.encoder import EncoderSpec
 from ranksaga.encode.prompts import Prompts
 from ranksaga.files import hash_json
-from ranksaga.recipe import Recipe, Training
 from ranksaga.retrieve.rankings import Rankings
 from ranksaga.run import audit, flow
 from ranksaga.run.console import Silent
@@ -55,13 +56,18 @@ DATASETS: Mapping[str, Dataset] = {
     "guard": dataset("guard", 3, test=range(60)),
     "other": dataset("other", 4, train=range(8), test=range(8, 16)),
 }
-V2: Mapping[str, Any] = {"hard_negatives": 1, "merge_weights": [0.5, 1.0], "lora": {}, "seeds": 2}
+PLAIN: Mapping[str, Any] = {
+    "method": "labelled",
+    "hard_negatives": 1,
+    "merge_weights": [0.5, 1.0],
+    "lora": {},
+    "seeds": 2,
+}
 VALUES: Mapping[str, Any] = {
     "datasets": ["full", "alone"],
     "guards": ["guard"],
-    "presets": ["v2", "best"],
     "folds": 2,
-    "training": {"v2": V2, "best": {}},
+    "systems": {"plain": PLAIN, "best": {}},
 }
 
 
@@ -107,7 +113,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
         documents = np.tile(np.random.default_rng(len(rows)).permutation(DOCUMENTS), (len(rows), 1))
         return Rankings(rows, documents.astype(np.int32), np.zeros_like(documents, dtype=np.float32))
 
-    def chosen(context: Context, preset: str, selected: Entry) -> Any:
+    def chosen(context: Context, system: str, selected: Entry) -> Any:
         spec = EncoderSpec("", selected.identity, Prompts("", "", ""), 256, "fp32", "dot")
         return SimpleNamespace(spec=spec)
 
@@ -116,7 +122,6 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splits, "near_copies", lambda *_: [])
     monkeypatch.setattr(select, "rankings_of", rankings)
     monkeypatch.setattr(score, "chosen_encoder", chosen)
-    monkeypatch.setattr(flow, "read_choice", lambda entry: SimpleNamespace(gain=lambda datasets: 0.0))
 
 
 def ids(values: Mapping[str, Any] = VALUES) -> dict[str, set[str]]:
@@ -161,7 +166,8 @@ SETTINGS: Mapping[str, tuple[Any, set[str]]] = {
     "model": ("other", ENCODER),
     "datasets": (["full", "alone", "other"], ALL),
     "guards": (["other"], ALL - {"train"}),
-    "presets": (["best"], TRAIN),
+    "systems": ({"best": {}}, TRAIN),
+    "ships": ("plain", {"score", *COMPARE}),
     "seed": (1, SPLITS),
     "precision": ("bf16", ENCODER),
     "max_length": (32, ENCODER),
@@ -172,70 +178,61 @@ SETTINGS: Mapping[str, tuple[Any, set[str]]] = {
     "leakage": ("report", {"splits", "report"}),  # nothing leaks here
     "folds": (3, SPLITS),
     "depth": (500, {"baseline", *SCORE}),
-    "training.v2.splits": ("train", TRAIN),
-    "training.v2.epochs": (9, TRAIN),
-    "training.v2.learning_rate": (1e-3, TRAIN),
-    "training.v2.search": (1, {"train", "select", "report"}),  # another trial, and the first one goes on here
-    "training.v2.seeds": (3, TRAIN),
-    "training.v2.warmup_steps": (9, TRAIN),
-    "training.v2.weight_decay": (0.5, TRAIN),
-    "training.v2.batch_size": (8, TRAIN),
-    "training.v2.scale": (9.0, TRAIN),
-    "training.v2.max_steps": (9, TRAIN),
-    "training.v2.max_length": (9, TRAIN),
-    "training.v2.titles": (True, TRAIN),
-    "training.v2.prompts": (True, TRAIN),
-    "training.v2.batches": ("per_dataset", TRAIN),
-    "training.v2.mask_false_negatives": (True, TRAIN),
-    "training.v2.dataset_temperature": (0.5, TRAIN),
-    "training.v2.positives_per_query": (1, TRAIN),
-    "training.v2.hard_negatives": (2, TRAIN),
-    "training.v2.negative_margin": (0.5, TRAIN),
-    "training.v2.dropout": (True, TRAIN),
-    "training.v2.freeze_embeddings": (True, TRAIN),
-    "training.v2.merge_weights": ([0.5], SELECT),
-    "training.v2.tolerance": (0.1, SELECT),
-    "training.v2.standard_errors": (2.0, SELECT),
-    "training.v2.lora.rank": (4, TRAIN),
-    "training.v2.lora.alpha": (4.0, TRAIN),
-    "training.best.towers": ("document", TRAIN),
-    "training.best.cross_fitted": ("labels", TRAIN),
-    "training.best.documents.epochs": (9, TRAIN),
-    "training.best.documents.learning_rate": (1e-3, TRAIN),
-    "training.best.documents.query_weight": (0.5, TRAIN),
-    "training.best.documents.weights": ([0.0], SELECT),
+    "systems.plain.splits": ("train", TRAIN),
+    "systems.plain.epochs": (9, TRAIN),
+    "systems.plain.learning_rate": (1e-3, TRAIN),
+    "systems.plain.seeds": (3, TRAIN),
+    "systems.plain.warmup_steps": (9, TRAIN),
+    "systems.plain.weight_decay": (0.5, TRAIN),
+    "systems.plain.batch_size": (8, TRAIN),
+    "systems.plain.max_steps": (9, TRAIN),
+    "systems.plain.max_length": (9, TRAIN),
+    "systems.plain.titles": (False, TRAIN),
+    "systems.plain.prompts": (False, TRAIN),
+    "systems.plain.batches": ("mixed", TRAIN),
+    "systems.plain.mask_false_negatives": (False, TRAIN),
+    "systems.plain.dataset_temperature": (0.5, TRAIN),
+    "systems.plain.positives_per_query": (1, TRAIN),
+    "systems.plain.hard_negatives": (2, TRAIN),
+    "systems.plain.dropout": (True, TRAIN),
+    "systems.plain.freeze_embeddings": (True, TRAIN),
+    "systems.plain.merge_weights": ([0.5], SELECT),
+    "systems.plain.tolerance": (0.1, SELECT),
+    "systems.plain.standard_errors": (2.0, SELECT),
+    "systems.plain.lora.rank": (4, TRAIN),
+    "systems.plain.lora.alpha": (4.0, TRAIN),
+    "systems.best.towers": ("shared", TRAIN),
+    "systems.best.method": ("labelled", TRAIN),
+    "systems.best.cross_fitted": ("labels", TRAIN),
+    "systems.best.documents.epochs": (9, TRAIN),
+    "systems.best.documents.learning_rate": (1e-3, TRAIN),
+    "systems.best.documents.weights": ([0.0], SELECT),
     **{
-        f"training.best.distillation.{name}": (value, TRAIN)
+        f"systems.best.distillation.{name}": (value, TRAIN)
         for name, value in {
             "pseudo_queries": 99,
             "queries": 9,
             "labelled": 9,
             "documents": 9,
-            "words": 9.0,
-            "feedback": 0.9,
-            "hubness": 0.9,
-            "labels": 9.0,
-            "bank": 9.0,
-            "anchor": 9.0,
         }.items()
     },
 }
 
 
 def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every setting below a type, dotted; variants that are switched off and on count by what is in them."""
+    """Every setting below a type, dotted; groups that are switched off and on count by what is in them."""
     for name, field in model.model_fields.items():
-        kinds = [kind for kind in getattr(field.annotation, "__args__", ()) if isinstance(kind, type)]
-        inner = [kind for kind in kinds if issubclass(kind, BaseModel)]
-        if inner and name != "training":
+        kinds = (field.annotation, *getattr(field.annotation, "__args__", ()))
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if inner:
             yield from settings_of(inner[0], f"{prefix}{name}.")
-        elif name != "training":
+        else:
             yield f"{prefix}{name}"
 
 
 def test_the_table_has_every_setting() -> None:
-    known = {name.removeprefix("training.v2.").removeprefix("training.best.") for name in SETTINGS}
-    assert known == {*settings_of(Recipe), *settings_of(Training)}
+    known = {name.removeprefix("systems.plain.").removeprefix("systems.best.") for name in SETTINGS}
+    assert known == {*settings_of(Recipe), *(one for kind in VARIANTS.values() for one in settings_of(kind))}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -244,7 +241,7 @@ def test_a_setting_changes_the_stages_that_depend_on_it(name: str, before: dict[
     path = name.split(".")
     values: Any = copy.deepcopy(dict(VALUES))
     if path[-1] == "towers":  # documents learn after queries alone
-        values["training"]["best"] = {"documents": None}
+        values["systems"]["best"] = {"documents": None}
         before = ids(values)
     part = values
     for key in path[:-1]:
@@ -258,14 +255,9 @@ def test_the_order_of_the_datasets_is_that_of_the_batches(before: dict[str, set[
     assert "train" in changed(before, ids({**VALUES, "datasets": ["alone", "full"]}))
 
 
-def test_a_choice_without_dev_queries_is_not_that_of_a_search() -> None:
-    """With one merge weight and one tower the last epoch is taken as it is, unless there is a search."""
-    one, other = (
-        ids({**VALUES, "presets": ["v1"], "datasets": ["full"], "training": {"v1": {"search": search}}})
-        for search in (0, 1)
-    )
-    assert one["train"] < other["train"]
-    assert not one["select"] & other["select"]
+def test_the_order_of_the_systems_is_that_of_the_report(before: dict[str, set[str]]) -> None:
+    after = ids({**VALUES, "systems": {"best": {}, "plain": PLAIN}, "ships": "best"})
+    assert changed(before, after) == COMPARE
 
 
 # Constants by module and name. What the splits' constants change of these small datasets is noted where they are kept;
@@ -291,8 +283,11 @@ DEPENDENT: Mapping[str, set[str]] = {
     "sources.BANK": TRAIN,
     "sources.NEGATIVES": TRAIN,
     "sources.NEGATIVES_DEPTH": TRAIN,
+    "sources.MARGIN": TRAIN,
     "train.REPEAT": TRAIN,
+    "train.QUERY_WEIGHT": TRAIN,
     "batches.PATIENCE": TRAIN,
+    "distill.ANCHOR": TRAIN,
     "distill.NEARBY": TRAIN,
     "distill.CANDIDATES": TRAIN,
     "pseudo.WORDS": TRAIN,
@@ -302,6 +297,7 @@ DEPENDENT: Mapping[str, set[str]] = {
     "step.CLIP": TRAIN,
     "step.DEFAULT_SCALE": TRAIN,
     "teacher.SHARPNESS": TRAIN,
+    "teacher.UNCHOSEN": TRAIN,
     "teacher.CHOICES": TRAIN,
     "teacher.LEAST_GAIN": TRAIN,
     "teacher.CHOOSING_QUERIES": TRAIN,
@@ -335,8 +331,7 @@ INDEPENDENT: Mapping[str, str] = {
     "its effect is in what is hashed: data, vectors' format, precision, settings": (
         "build._VERSION build._MIN_WORDS build._MAX_WORDS build._MIN_STATEMENTS build._TRAIN build._DEV "
         "encoder.CLOSE fused_encoding.CLOSE layout.LENGTHS_PER_OCTAVE fingerprint.STEP precision.ENOUGH "
-        "precision.ROUNDS precision.BF16_SINCE precision.FP16_SINCE reading.UNLIMITED reading.PROBED_LENGTH "
-        "train.SEARCH"
+        "precision.ROUNDS precision.BF16_SINCE precision.FP16_SINCE reading.UNLIMITED reading.PROBED_LENGTH"
     ),
     "a stream of random draws or a mark: another one is other code": (
         "sources.PSEUDO batches.PLAN batches.BUILD distill.PURPOSE step.DROPOUT pairs.NO_DOCUMENT "

@@ -7,19 +7,21 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from ranksaga.config.presets import PRESETS
+from ranksaga.config.recipe import Recipe
+from ranksaga.config.training import Labelled
 from ranksaga.encode.towers import query_tower_state
 from ranksaga.encode.weight_files import load_weights
-from ranksaga.recipe import PRESETS, Recipe
 from ranksaga.run.console import Silent
 from ranksaga.run.context import Context, copy_of_base
 from ranksaga.run.folder import MARKER
 from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.plan import draw_plan
-from ranksaga.run.stages.train import trials
 from ranksaga.run.store import Store
 from ranksaga.train.model_merging import interpolate
 
@@ -30,11 +32,10 @@ VALUES = {
     "name": "small",
     "datasets": ["python:stdlib?limit=150", "python:logging"],  # the second is so small that it has a test split only
     "guards": ["python:urllib"],
-    "presets": ["v1", "best"],
     "max_length": 32,
     "folds": 2,
-    "training": {
-        "v1": {"max_steps": 2},
+    "systems": {
+        "plain": {"method": "labelled", "splits": "train", "merge_weights": [1.0], "max_steps": 2},
         "best": {
             "epochs": 1,
             "max_steps": 2,
@@ -56,6 +57,11 @@ class Listener(Silent):
 
     def stage(self, stage: str, label: str, reused: bool) -> None:
         (self.reused if reused else self.done).append((stage, label))
+
+
+def with_best(**changes: object) -> dict[str, Any]:
+    systems: dict[str, Any] = VALUES["systems"]  # type: ignore[assignment]
+    return {**systems, "best": {**systems["best"], **changes}}
 
 
 def recipe(**changes: object) -> Recipe:
@@ -90,10 +96,10 @@ def test_all_files_of_a_run_are_there(finished: tuple[Path, Outcome]) -> None:
     assert "report.html" in outcome.text()
     with (folder / "comparison_table.csv").open(encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row["metric"] == "ndcg_at_10"]
-    assert {row["system"] for row in rows} == {"baseline", "bm25", "baseline_hybrid", "v1", "best", "hybrid"}
+    assert {row["system"] for row in rows} == {"baseline", "bm25", "baseline_hybrid", "plain", "best", "hybrid"}
     crossed = {(row["dataset"], row["system"]): row["out_of_fold"] for row in rows}
     assert crossed["python:logging", "best"] == "true"
-    assert crossed["python:logging", "v1"] == "false"  # v1 has not trained on it at all
+    assert crossed["python:logging", "plain"] == "false"  # it has not trained on it at all
 
 
 def test_the_shipped_model_loads_and_carries_its_prompts(finished: tuple[Path, Outcome]) -> None:
@@ -148,9 +154,9 @@ def test_a_second_run_does_nothing(finished: tuple[Path, Outcome]) -> None:
 
 
 def test_a_changed_learning_rate_reuses_the_baseline(finished: tuple[Path, Outcome], tmp_path: Path) -> None:
-    changed = {"best": {**VALUES["training"]["best"], "learning_rate": 1e-6}, "v1": VALUES["training"]["v1"]}  # type: ignore[index]
+    changed = with_best(learning_rate=1e-6)
     listener = Listener()
-    run_recipe(recipe(training=changed), finished[0], listener, stop="train")
+    run_recipe(recipe(systems=changed), finished[0], listener, stop="train")
     assert {stage for stage, _ in listener.done} == {"train"}
     assert {label for _, label in listener.done} == {"best shipped", "best shipped documents"}
     # What a test-only set lends is its documents, the same in every fold: one training serves all views.
@@ -159,9 +165,9 @@ def test_a_changed_learning_rate_reuses_the_baseline(finished: tuple[Path, Outco
 
 
 def test_another_seed_is_trained_beside_the_first(finished: tuple[Path, Outcome]) -> None:
-    twice = {"best": {**VALUES["training"]["best"], "seeds": 2}, "v1": VALUES["training"]["v1"]}  # type: ignore[index]
+    twice = with_best(seeds=2)
     listener = Listener()
-    run_recipe(recipe(training=twice), finished[0], listener, stop="train")
+    run_recipe(recipe(systems=twice), finished[0], listener, stop="train")
     # Documents learn from the mean of both.
     assert listener.done == [("train", "best shipped seed 2"), ("train", "best shipped documents")]
 
@@ -195,11 +201,11 @@ def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: 
         together = np.concatenate(scored)
         assert sorted(together.tolist()) == plan.scored(member.name).query_rows.tolist()
         assert member.role == "trained" or all(member.name not in view.training for view in plan.views)
-    # A preset without fold models is scored by its one model, which must not have trained on those queries.
+    # A system without fold models is scored by its one model, which must not have trained on those queries.
     shipped = plan.view("shipped")
-    assert "python:logging" not in plan.training(shipped, PRESETS["v1"])
+    assert "python:logging" not in plan.training(shipped, Labelled(splits="train"))
     # And where it lends its documents only, none of its queries trains any model.
-    lent = PRESETS["best"].model_copy(update={"cross_fitted": "corpus"})
+    lent = PRESETS["best"]
     assert all(len(plan.training(view, lent)["python:logging"]) == 0 for view in plan.views)
     # They then all select, but for those that the view scores.
     asked = set(plan.scored("python:logging").query_rows.tolist())
@@ -208,25 +214,7 @@ def test_no_test_query_trains_or_selects_for_the_model_that_scores_it(tmp_path: 
         dev = plan.dev("python:logging", view.name, lent)
         assert dev is not None
         assert set(dev.query_rows.tolist()) == asked - own
-        assert plan.selecting(view, PRESETS["v2"]) == view.dev
-        # Without folds the one model scores them all.
-        assert "python:logging" not in plan.selecting(view, lent.model_copy(update={"splits": "train"}))
-
-
-def test_a_search_tries_other_rates_and_goes_on_with_the_best_on_dev(finished: tuple[Path, Outcome]) -> None:
-    settings = PRESETS["best"].model_copy(update={"search": 2})
-    tried = trials(settings, seed=3)
-    assert tried == trials(settings, seed=3) != trials(settings, seed=4)
-    assert tried[0] == settings
-    assert all(settings.learning_rate / 4.05 < one.learning_rate < settings.learning_rate * 4.05 for one in tried)
-
-    values = {"best": {**VALUES["training"]["best"], "search": 1, "learning_rate": 1e-9}, "v1": {"max_steps": 2}}  # type: ignore[index]
-    listener = Listener()
-    run_recipe(recipe(training=values, presets=["best"]), finished[0], listener, stop="select")
-    # Two trainings were tried, and the views go on with one of the two.
-    phases = [("train", "best shipped"), ("train", "best shipped documents")]
-    assert [one for one in listener.done if one[0] == "train"] == phases * 2
-    assert ("train", "best fold-1") in listener.reused
+        assert plan.selecting(view, Labelled()) == view.dev
 
 
 def test_the_command_line_runs_a_recipe_and_shows_bad_input_as_one_line(tmp_path: Path) -> None:

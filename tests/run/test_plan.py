@@ -21,16 +21,16 @@ from typing import Any, Literal
 import pytest
 
 from ranksaga.compare.results import QueryGroup
+from ranksaga.config.training import Distilled, Labelled, Training
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import DataError
-from ranksaga.recipe import Distillation, Training
 from ranksaga.run.context import RunDataset
 from ranksaga.run.plan import Plan, draw_plan
 from ranksaga.run.preflight import check_plan
 
 Rows = dict[str, list[int]]
-LABELS, TRAIN_SPLITS = Training(), Training(splits="train")
-CORPUS = Training(cross_fitted="corpus", distillation=Distillation())
+LABELS, TRAIN_SPLITS = Labelled(), Labelled(splits="train")
+CORPUS = Distilled(cross_fitted="corpus")
 FOLDS = [[2, 3], [0, 5], [1, 4]]  # of six queries
 
 
@@ -61,8 +61,7 @@ def plan_of(*subjects: RunDataset, folds: int = 3, leakage: str = "drop", **trai
         folds=folds,
         seed=0,
         leakage=leakage,
-        presets=tuple(training),
-        training=training,
+        systems=training,
         datasets=[one.name for one in subjects if one.role == "trained"],
     )
     context: Any = SimpleNamespace(datasets=subjects, recipe=recipe)
@@ -151,10 +150,9 @@ def test_guards_are_said_and_without_test_only_datasets_there_are_no_folds() -> 
         (TRAIN_SPLITS, {"full": [0, 1, 2], "held": [0, 1, 2, 5]}),
         (LABELS, {"full": [0, 1, 2], "held": [0, 1, 2, 5], "no-train": [0, 1, 2, 5], "cross": [0, 1, 2, 3, 4, 5]}),
         (CORPUS, {"full": [0, 1, 2], "held": [0, 1, 2, 5], "no-train": [0, 1, 2, 5], "cross": []}),
-        # Without distillation there is nothing that documents alone could teach.
-        (Training(cross_fitted="corpus"), {"full": [0, 1, 2], "held": [0, 1, 2, 5], "no-train": [0, 1, 2, 5]}),
+        (Distilled(), {"full": [0, 1, 2], "held": [0, 1, 2, 5], "no-train": [0, 1, 2, 5], "cross": [0, 1, 2, 3, 4, 5]}),
     ],
-    ids=["train splits only", "labels", "corpus", "corpus without distillation"],
+    ids=["train splits only", "labels", "corpus", "labels of a distillation"],
 )
 def test_what_trains_the_shipped_model(settings: Training, expected: Rows) -> None:
     plan = plan_of(FULL, HELD, NO_TRAIN, CROSS, INSIDE, GUARD)
@@ -168,10 +166,8 @@ def test_what_trains_the_shipped_model(settings: Training, expected: Rows) -> No
         (LABELS, {}, {"cross": [4]}),
         # Its queries train nothing, so they all select, but for those that the view scores.
         (CORPUS, {"cross": [0, 1, 2, 3, 4, 5]}, {"cross": [0, 1, 4, 5]}),
-        # Without folds, its one model scores all of them.
-        (Training(cross_fitted="corpus", splits="train"), {}, {}),
     ],
-    ids=["train splits only", "labels", "corpus", "corpus, train splits only"],
+    ids=["train splits only", "labels", "corpus"],
 )
 def test_what_selects(settings: Training, shipped: Rows, fold: Rows) -> None:
     plan = plan_of(FULL, CROSS, GUARD)
@@ -270,14 +266,13 @@ def test_scored_queries_are_grouped_by_what_training_came_near_to() -> None:
         ((INSIDE,), LABELS, "system: no query is there to train on (model shipped); those that are judged in test"),
         ((CROSS,), TRAIN_SPLITS, "system: trains on train splits only, and none of the datasets (cross) has one"),
         ((NO_TRAIN,), TRAIN_SPLITS, "system: trains on train splits only, and none of the datasets (no-train) has"),
-        ((CROSS,), Training(search=1), "system: search: 1 needs dev queries, and no dataset with train or dev has"),
         (
             (subject("leaks", texts={0: "same", 1: "same"}, train=[0], test=[1]),),
             LABELS,
             "system: no query is there to train on (model shipped); the leakage audit dropped 1",
         ),
     ],
-    ids=["train inside test", "test only, train splits", "dev only, train splits", "search without dev", "all leaks"],
+    ids=["train inside test", "test only, train splits", "dev only, train splits", "all leaks"],
 )
 def test_a_model_that_nothing_trains_is_refused_before_any_work(
     subjects: Sequence[RunDataset], settings: Training, said: str

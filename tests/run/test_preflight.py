@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ranksaga.config.recipe import Recipe
 from ranksaga.data.beir import write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import DataError
-from ranksaga.recipe import Recipe
 from ranksaga.run.console import Silent
 from ranksaga.run.pipeline import Outcome, is_finished, run_recipe, stages_done
 from ranksaga.run.stages import COMPARE, REPORT, SCORE, STAGES, compare, report, score
 
 QUERIES = 16
-SMALL: dict[str, Any] = {"epochs": 1, "max_steps": 1, "batch_size": 4}
+SMALL: dict[str, Any] = {"epochs": 1, "max_steps": 1}
+PLAIN: dict[str, Any] = {**SMALL, "method": "labelled", "batch_size": 4, "titles": False, "merge_weights": [1.0]}
 SETTINGS: dict[str, Any] = {
-    "v1": SMALL,
-    "v2": SMALL,
+    "v1": {**PLAIN, "splits": "train"},
+    "v2": PLAIN,
     "best": {
         **SMALL,
         "seeds": 1,
@@ -87,11 +88,11 @@ class Listener(Silent):
 
 
 def recipe(
-    model: str, *datasets: str, preset: str = "v2", changes: dict[str, Any] | None = None, **more: Any
+    model: str, *datasets: str, system: str = "v2", changes: dict[str, Any] | None = None, **more: Any
 ) -> Recipe:
-    presets = more.pop("presets", [preset])
-    training = {name: {**SETTINGS[name], **(changes or {} if name == preset else {})} for name in presets}
-    values = {"model": model, "datasets": datasets, "presets": presets, "training": training, "folds": 2, **more}
+    names = more.pop("systems", [system])
+    systems = {name: {**SETTINGS[name], **(changes or {} if name == system else {})} for name in names}
+    values = {"model": model, "datasets": datasets, "systems": systems, "folds": 2, **more}
     return Recipe.model_validate(values)
 
 
@@ -102,19 +103,19 @@ def run(one: Recipe, folder: Path, **options: Any) -> tuple[Outcome, Listener]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("preset", "changes"),
+    ("system", "changes"),
     [("v2", {}), ("best", {}), ("best", {"cross_fitted": "labels"})],
     ids=["v2", "corpus", "labels"],
 )
 def test_datasets_with_test_alone_and_no_guard(
-    preset: str, changes: dict[str, Any], model: str, build: Build, tmp_path: Path
+    system: str, changes: dict[str, Any], model: str, build: Build, tmp_path: Path
 ) -> None:
-    one = recipe(model, build("alone", test=range(QUERIES)), preset=preset, changes=changes)
+    one = recipe(model, build("alone", test=range(QUERIES)), system=system, changes=changes)
     outcome, _ = run(one, tmp_path / "run")
     systems = outcome.summary["systems"]
-    assert systems[preset]["datasets"] == 1
+    assert systems[system]["datasets"] == 1
     assert (tmp_path / "run" / "model" / "modules.json").is_file()
-    values = json.loads((tmp_path / "run" / "per_query" / preset / "alone.json").read_text())
+    values = json.loads((tmp_path / "run" / "per_query" / system / "alone.json").read_text())
     assert len(values["query_ids"]) == QUERIES
     assert values["out_of_fold"]
 
@@ -122,26 +123,18 @@ def test_datasets_with_test_alone_and_no_guard(
 def test_what_trains_nothing_is_refused_before_a_model_reads(model: str, build: Build, tmp_path: Path) -> None:
     alone, trained = build("alone", test=range(16)), build("full", seed=1, train=range(8), test=range(8, 16))
     with pytest.raises(DataError, match=r"^v1: trains on train splits only, and none of the datasets \(.*\) has one; "):
-        run(recipe(model, alone, preset="v1", presets=["best", "v1"]), tmp_path / "run")
+        run(recipe(model, alone, system="v1", systems=["best", "v1"]), tmp_path / "run")
     assert not (tmp_path / "run" / "stages").exists()
     twice = build("twice", seed=2, train=range(8), test=range(16))
     with pytest.raises(DataError, match=r"^v2: no query is there to train on"):
         run(recipe(model, twice), tmp_path / "run")
     # A guard's train split trains nothing, either.
     with pytest.raises(DataError, match=r"^v1: trains on train splits only"):
-        run(recipe(model, alone, preset="v1", guards=[trained]), tmp_path / "run")
+        run(recipe(model, alone, system="v1", guards=[trained]), tmp_path / "run")
     assert not (tmp_path / "run" / "stages").exists()
 
 
-def test_a_search_without_dev_queries_is_refused_before_a_model_reads(model: str, build: Build, tmp_path: Path) -> None:
-    alone = build("alone", test=range(16))
-    one = recipe(model, alone, preset="v2", changes={"search": 2}, presets=["best", "v2"])
-    with pytest.raises(DataError, match=r"^v2: search: 2 needs dev queries, .* training\.v2\.search: 0$"):
-        run(one, tmp_path / "run")
-    assert not (tmp_path / "run" / "stages").exists()
-
-
-def test_what_the_audit_leaves_is_looked_at_for_all_presets_before_the_first_trains(
+def test_what_the_audit_leaves_is_looked_at_for_all_systems_before_the_first_trains(
     model: str, build: Build, tmp_path: Path
 ) -> None:
     """Every training query is a near-copy of a test query."""
@@ -152,7 +145,7 @@ def test_what_the_audit_leaves_is_looked_at_for_all_presets_before_the_first_tra
     (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
     listener = Listener()
     with pytest.raises(DataError, match=r"no query is there to train on .* the leakage audit dropped 8"):
-        run_recipe(recipe(model, str(folder), preset="v1"), tmp_path / "run", listener)
+        run_recipe(recipe(model, str(folder), system="v1"), tmp_path / "run", listener)
     assert "train" not in listener.done
 
 
@@ -163,7 +156,7 @@ def test_positives_without_text_are_refused_before_training(model: str, build: B
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, blank)))
     listener = Listener()
     with pytest.raises(DataError, match="no positive pair to train on"):
-        run_recipe(recipe(model, str(folder), preset="v1", presets=["best", "v1"]), tmp_path / "run", listener)
+        run_recipe(recipe(model, str(folder), system="v1", systems=["best", "v1"]), tmp_path / "run", listener)
     assert "train" not in listener.done
 
 
@@ -172,15 +165,40 @@ def test_positives_without_text_are_refused_before_training(model: str, build: B
 def test_a_tiny_guard_is_scored(queries: int, model: str, build: Build, tmp_path: Path) -> None:
     guard = build("guard", seed=5, queries=queries, test=range(queries))
     trained = build("full", seed=1, train=range(8), test=range(8, 16))
-    outcome, _ = run(recipe(model, trained, preset="v1", guards=[guard]), tmp_path / "run")
+    outcome, _ = run(recipe(model, trained, system="v1", guards=[guard]), tmp_path / "run")
     assert "guard (guard)" in outcome.table
+
+
+@pytest.mark.slow
+def test_of_two_systems_the_named_one_ships(model: str, build: Build, tmp_path: Path) -> None:
+    from ranksaga.encode.weight_files import load_weights
+
+    systems = {"first": {**PLAIN, "learning_rate": 1e-2}, "second": {"like": "first", "learning_rate": 1e-3}}
+    data = build("full", train=range(6), dev=range(6, 8), test=range(8, 16))
+    one = Recipe.model_validate({"model": model, "datasets": [data], "systems": systems, "ships": "first"})
+    outcome, _ = run(one, tmp_path / "run")
+    assert list(outcome.summary["systems"]) == ["bm25", "baseline_hybrid", "first", "hybrid", "second"]
+    chosen = {
+        json.loads(marker.read_text())["label"]: load_weights(marker.parent / "model.safetensors")
+        for marker in (tmp_path / "run/stages/select").glob("*/done.json")
+    }
+    shipped = load_weights(next((tmp_path / "run/model").rglob("model.safetensors")))
+    (name,) = (name for name in shipped if name.endswith("word_embeddings.weight"))
+    (long,) = (long for long in chosen["first shipped"] if long.endswith(name))
+    assert shipped[name].equal(chosen["first shipped"][long])
+    assert not shipped[name].equal(chosen["second shipped"][long])
+    # In another order and with another one that ships, nothing is trained again and yet it is another run.
+    other = Recipe.model_validate({"model": model, "datasets": [data], "systems": systems})
+    outcome, listener = run(other, tmp_path / "run")
+    assert not {"train", "select"} & set(listener.done)
+    assert list(outcome.summary["systems"]) == ["bm25", "baseline_hybrid", "first", "second", "hybrid"]
 
 
 @pytest.mark.slow
 def test_dollars_in_names_and_names_that_look_alike(model: str, build: Build, tmp_path: Path) -> None:
     names = ["a$b", "c$ d", "x y", "x_y"]
     folders = [build(name, seed=place, train=range(8), test=range(8, 16)) for place, name in enumerate(names)]
-    run(recipe(model, *folders, preset="v1"), tmp_path / "run")
+    run(recipe(model, *folders, system="v1"), tmp_path / "run")
     for where, pattern in (("per_query/v1", "*.json"), ("rankings", "v1.*.trec"), ("results", "*v1/*/*.json")):
         files = [file for file in (tmp_path / "run" / where).glob(pattern) if file.name != "model_meta.json"]
         assert len(files) == len(names), where
@@ -192,10 +210,10 @@ def test_dollars_in_names_and_names_that_look_alike(model: str, build: Build, tm
 @pytest.mark.slow
 def test_a_part_of_another_recipe_leaves_a_finished_run_alone(model: str, build: Build, tmp_path: Path) -> None:
     data = build("full", train=range(8), test=range(8, 16))
-    first = recipe(model, data, preset="v1")
+    first = recipe(model, data, system="v1")
     run(first, tmp_path / "run")
     before = (tmp_path / "run" / "recipe.yaml").read_text()
-    other = recipe(model, data, preset="v1", changes={"learning_rate": 1e-3})
+    other = recipe(model, data, system="v1", changes={"learning_rate": 1e-3})
     outcome, listener = run(other, tmp_path / "run", stop="select")
     assert outcome.stopped_after == "select"
     assert "train" in listener.done
@@ -217,7 +235,7 @@ def test_a_part_of_another_recipe_leaves_a_finished_run_alone(model: str, build:
 def test_what_fails_after_training_repeats_its_stage_and_the_later_ones_alone(
     module: Any, name: str, stage: Any, model: str, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = recipe(model, build("full", train=range(8), test=range(8, 16)), preset="v1")
+    one = recipe(model, build("full", train=range(8), test=range(8, 16)), system="v1")
 
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("injected")
@@ -242,6 +260,6 @@ def test_a_run_says_how_many_documents_are_the_query_itself(model: str, build: B
     for name in ("queries.jsonl", "qrels/train.tsv", "qrels/test.tsv"):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace("q9\t", "d1\t").replace('"q9"', '"d1"'))
-    _, listener = run(recipe(model, str(folder), preset="v1"), tmp_path / "run", stop="data")
+    _, listener = run(recipe(model, str(folder), system="v1"), tmp_path / "run", stop="data")
     left_out = "1 query has the id of a document, which is left out of their rankings, as BEIR does"
     assert any(left_out in line for line in listener.said)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from ranksaga.compare.results import Comparison
+from ranksaga.config.recipe import Recipe
 from ranksaga.data.dataset import Qrels
 from ranksaga.encode.hashed import HashEncoder
 from ranksaga.files import write_json
-from ranksaga.recipe import Recipe
 from ranksaga.report.data import ReportData
 from ranksaga.report.summary import headline_sentence
 from ranksaga.retrieve.rankings import Rankings
@@ -196,7 +196,7 @@ def test_every_candidate_is_shown_with_what_was_weighed(tmp_path: Path) -> None:
 )
 def test_the_card_is_of_the_model_that_ships(choice: Choice, said: str, table: list[str], tmp_path: Path) -> None:
     run = measured(tmp_path, choice)
-    lines = _card(run.last, run.baseline, run.plan, "small", run.base.spec.model).splitlines()
+    lines = _card(run.shipped, run.baseline, run.plan, "small", run.base.spec.model).splitlines()
     assert said in lines
     assert "base_model: hash-256" in lines
     for row in table:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ranksaga.config.training import Labelled
 from ranksaga.errors import StageError
-from ranksaga.recipe import Training
 from ranksaga.train.batches import Batch, Batches
 from ranksaga.train.pairs import TrainingPairs
 
@@ -51,7 +51,7 @@ def seen(epoch: list[Batch]) -> Counter[tuple[str, str]]:
 
 
 def make(sources: list[TrainingPairs], seed: int = 0, **changes: Any) -> Batches:
-    return Batches(sources, Training(**{"batch_size": 8, **changes}), seed)
+    return Batches(sources, Labelled(**{"batch_size": 8, **changes}), seed)
 
 
 @pytest.mark.parametrize("batches", ["per_dataset", "mixed"])

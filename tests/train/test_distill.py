@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ranksaga.config.training import Distillation, Distilled
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import StageError
-from ranksaga.recipe import Distillation, Training
 from ranksaga.retrieve.lexical import LexicalIndex
 from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.pseudo import PseudoQuery
 from ranksaga.train.teacher import Mix, Teacher
 
 TEXTS = ("red apple", "green apple", "blue sky", "grey sky", "old stone", "new stone")
-SETTINGS = Training(
-    max_length=16, distillation=Distillation(pseudo_queries=64, queries=2, labelled=2, documents=4, labels=0.5)
-)
+SETTINGS = Distilled(max_length=16, distillation=Distillation(pseudo_queries=64, queries=2, labelled=2, documents=4))
 
 
 def teacher(share: float) -> Teacher:
@@ -71,15 +69,13 @@ def test_labels_are_added_to_what_the_teacher_says_of_a_training_query() -> None
     soft = np.exp(logits - logits.max())
     soft /= soft.sum()
     hard = np.array([0, 0, 0.5, 0.5, 0, 0])
-    # Weight 0.5; the loss is a mean over 4 queries, of which 2 have labels.
-    np.testing.assert_allclose(batch.bank.target[row], soft + 0.5 * (4 / 2) * hard, atol=1e-5)
+    # The loss is a mean over 4 queries, of which 2 have labels.
+    np.testing.assert_allclose(batch.bank.target[row], soft + (4 / 2) * hard, atol=1e-5)
 
 
-def test_the_student_is_as_sharp_as_its_teacher_unless_told() -> None:
+def test_the_student_is_as_sharp_as_its_teacher() -> None:
     one = teacher(0.3)
     assert DistillationBatches([one], SETTINGS, seed=0).get(0, 0).scale == one.scale
-    told = SETTINGS.model_copy(update={"scale": 7.0})
-    assert DistillationBatches([one], told, seed=0).get(0, 0).scale == 7.0
 
 
 def test_where_bm25_has_nothing_to_teach_documents_learn_from_labels_alone() -> None:
@@ -88,7 +84,7 @@ def test_where_bm25_has_nothing_to_teach_documents_learn_from_labels_alone() -> 
     assert "red apple" in batch.documents  # q0's answer
     assert set(batch.documents) <= {"red apple", "blue sky", "grey sky"}
     assert not batch.target[:2].any()  # pseudo-queries hold their place by the bank only
-    np.testing.assert_allclose(batch.target[2:].sum(axis=1), 0.5 * 4 / 2)
+    np.testing.assert_allclose(batch.target[2:].sum(axis=1), 4 / 2)
     np.testing.assert_allclose(batch.bank.target.sum(axis=1), 1, atol=1e-5)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ranksaga.config.training import Distillation, Distilled, Labelled, Lora, Training
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.saving import save_model
 from ranksaga.encode.towers import in_two_towers
-from ranksaga.recipe import Distillation, Lora, Training
 from ranksaga.retrieve.lexical import LexicalIndex
 from ranksaga.train.embed import Embedder
 from ranksaga.train.pairs import TrainingPairs
@@ -31,13 +31,13 @@ KINDS = [
     *("t5", "chat", "left-leaving", "query-length", "normalize-dense dot", "truncated cosine normalize"),
     *("truncated dot", "leaving mean", "router-second", "router-last", "router-lengths", "router-deep"),
 ]
-LABELLED = Training(epochs=2, batch_size=4, learning_rate=1e-2, max_steps=3)
-DISTILLED = Training(
+LABELLED = Labelled(epochs=2, batch_size=4, learning_rate=1e-2, max_steps=3)
+DISTILLED = Distilled(
     epochs=2,
     learning_rate=1e-2,
     max_steps=3,
     towers="query",
-    distillation=Distillation(pseudo_queries=64, queries=2, labelled=2, documents=4, labels=0.5),
+    distillation=Distillation(pseudo_queries=64, queries=2, labelled=2, documents=4),
 )
 
 
@@ -50,7 +50,7 @@ def fit(encoder: Encoder, model: Any, settings: Training, folder: Path) -> Encod
     rows = np.arange(len(QUERIES), dtype=np.int32)
     pairs = np.stack([rows, rows], axis=1)
     source: Any = TrainingPairs("words", QUERIES, DOCUMENTS, pairs, pairs)
-    if settings.distillation is not None:
+    if isinstance(settings, Distilled):
         ids = tuple(f"d{row}" for row in rows)
         dataset = Dataset("words", Corpus(ids, ("",) * len(ids), DOCUMENTS), Queries(ids, QUERIES), {})
         queries, documents = encoder.encode_queries(QUERIES), encoder.encode_documents(DOCUMENTS)

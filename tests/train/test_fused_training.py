@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ranksaga.config.training import Labelled
 from ranksaga.kernels.available import compiled_kernels
-from ranksaga.recipe import Training
 from ranksaga.train import embed
 from ranksaga.train.embed import Embedder
 from ranksaga.train.fused_training import fuse_training
@@ -123,7 +123,7 @@ def test_training_goes_through_it_and_ends_near_the_other_path(
     from ranksaga.train.trainer import train
 
     pairs = small.word_pairs()  # type: ignore[attr-defined]
-    settings = Training(epochs=2, learning_rate=1e-3, batch_size=8)
+    settings = Labelled(epochs=2, learning_rate=1e-3, batch_size=8)
 
     def losses(folder: str) -> tuple[float, ...]:
         return train(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from ranksaga.config.training import Lora, Training
 from ranksaga.encode.weight_files import load_weights
-from ranksaga.recipe import Lora, Training
 from ranksaga.train.lora import add_low_rank, merge_low_rank, plain_state
 from ranksaga.train.trainer import TrainingResult, train
 

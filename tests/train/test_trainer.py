@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from ranksaga.config.load import load_recipe
+from ranksaga.config.training import Distilled, Labelled, Training
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.weight_files import load_weights
 from ranksaga.errors import StageError
-from ranksaga.recipe import PRESETS, Training
+from ranksaga.run.stages.train import DocumentsPhase
 from ranksaga.train.batches import Batches
 from ranksaga.train.embed import Embedder
 from ranksaga.train.pairs import TrainingPairs
@@ -141,7 +143,7 @@ def test_a_finished_run_is_read_and_not_repeated(small: SimpleNamespace, tiny: L
     assert run(again, small.word_pairs(), settings, tmp_path, progress=never) == result
     assert all(torch.equal(first.state_dict()[name], weights) for name, weights in again.state_dict().items())
     with pytest.raises(StageError, match="finished run of other settings"):
-        run(tiny(), small.word_pairs(), small.settings(scale=10.0), tmp_path)
+        run(tiny(), small.word_pairs(), small.settings(weight_decay=0.5), tmp_path)
 
 
 def test_max_steps_caps_the_run_and_its_schedule(small: SimpleNamespace, tiny: Load, tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_gradient_caching_changes_memory_and_not_the_gradient(
 @pytest.mark.slow
 def test_distillation_moves_the_student_towards_the_teacher(tiny: Load, tmp_path: Path) -> None:
     distillation = {"queries": 4, "labelled": 2, "documents": 6}
-    settings = Training.model_validate(
+    settings = Distilled.model_validate(
         {"distillation": distillation, "epochs": 12, "learning_rate": 3e-3, "dropout": False, "warmup_steps": 0}
     )
     result = run(tiny(), a_teacher(32), settings, tmp_path)
@@ -233,8 +235,8 @@ def test_the_embedder_gives_the_librarys_vectors(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["v1", "v2", "best"])
-def test_presets_on_the_packaged_minilm(preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["v1", "v2", "labelled"])
+def test_labelled_training_of_the_packaged_minilm(name: str, tmp_path: Path) -> None:
     """The real model on real text, for a few steps."""
     import inspect
     import statistics
@@ -252,8 +254,9 @@ def test_presets_on_the_packaged_minilm(preset: str, tmp_path: Path) -> None:
     documents = tuple(inspect.getsource(f).replace(str(f.__doc__), "") for f in functions)
     rows = np.stack([np.arange(len(queries))] * 2, axis=1).astype(np.int32)
     source = TrainingPairs("python", queries, documents, rows, rows)
-    settings = PRESETS[preset].model_copy(
-        update={"max_steps": 8, "warmup_steps": 1, "batch_size": 8, "distillation": None, "towers": "shared"}
+    study = load_recipe(Path(__file__).parents[2] / "studies" / "first-study.yaml", environment={})
+    settings = {**study.systems, "labelled": Labelled()}[name].model_copy(
+        update={"max_steps": 8, "warmup_steps": 1, "batch_size": 8}
     )
     # Where a processor has no instructions for bf16, that takes minutes a step.
     precision = choose_precision("auto", "cpu")
@@ -290,9 +293,8 @@ def test_towers_move_as_the_settings_say(kind: str, documents_move: bool, tiny: 
     from ranksaga.encode.towers import in_two_towers, query_tower_state
 
     distillation = {"pseudo_queries": 64, "queries": 4, "labelled": 2, "documents": 6}
-    settings = Training.model_validate(
-        {"towers": kind, "distillation": distillation, "epochs": 1, "max_steps": 3, "learning_rate": 1e-3}
-    )
+    values = {"towers": "query", "distillation": distillation, "epochs": 1, "max_steps": 3, "learning_rate": 1e-3}
+    settings = (Distilled if kind == "query" else DocumentsPhase).model_validate(values)
     model = in_two_towers(tiny())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     result = run(model, a_teacher(32), settings, tmp_path)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ranksaga.config.training import Labelled
 from ranksaga.encode.weight_files import save_weights
-from ranksaga.recipe import Training
 from ranksaga.train.pairs import TrainingPairs
 from ranksaga.train.trainer import TrainingResult, train
 
@@ -66,9 +66,9 @@ def word_pairs(name: str = "words", count: int = 40, seed: int = 0) -> TrainingP
     return TrainingPairs(name, tuple(queries), tuple(documents), pairs, pairs)
 
 
-def settings(**changes: Any) -> Training:
+def settings(**changes: Any) -> Labelled:
     """Five steps an epoch over ``word_pairs``, with dropout, so that its random draws are tested too."""
-    return Training(**{"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "dropout": True, **changes})
+    return Labelled(**{"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "dropout": True, **changes})
 
 
 def run_small(model_folder: Path, folder: Path, pause: float = 0.0, checkpoint_seconds: float = 0.0) -> TrainingResult:

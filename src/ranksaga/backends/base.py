@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ranksaga.config.recipe import Recipe
 from ranksaga.errors import UsageError
-from ranksaga.recipe import Recipe
 from ranksaga.run.console import Terminal
 from ranksaga.run.folder import check_owner, check_run_folder
 from ranksaga.run.pipeline import Outcome, finished, run_recipe

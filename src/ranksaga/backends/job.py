@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ranksaga.config.recipe import Recipe
 from ranksaga.data.build import PREFIX
 from ranksaga.data.download import dataset_cache
 from ranksaga.data.resolve import locate
 from ranksaga.errors import RankSagaError, RecipeError
 from ranksaga.files import atomic_dir, read_json_if_sound, write_json
-from ranksaga.recipe import Recipe
 from ranksaga.run.console import Terminal
 from ranksaga.run.folder import MODEL, check_owner, mark
 from ranksaga.run.gpus import PRICE_VARIABLE

@@ -21,9 +21,9 @@ import modal
 
 import ranksaga
 from ranksaga.backends.job import Away, Job, Places, pack, perform
+from ranksaga.config.recipe import Recipe
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import atomic_open, read_json_if_sound, write_json
-from ranksaga.recipe import Recipe
 from ranksaga.run.console import Terminal
 from ranksaga.run.folder import LOCK, MARKER, check_run_folder, mark
 from ranksaga.run.gpus import price_on

@@ -1,7 +1,7 @@
 """A Ray cluster: the only module that touches Ray.
 
 The command itself runs the recipe. Batches to encode go to a pool of actors, training to Ray Train, and pieces of the
-run that do not depend on one another (datasets, presets, folds, trials) are done side by side, the workers divided
+run that do not depend on one another (datasets, systems, folds, seeds) are done side by side, the workers divided
 among them. What a worker did is a function of what it was given, so one that dies is replaced and its work repeated;
 a training goes on from its last checkpoint, which rank 0 writes into the run's folder.
 """
@@ -28,10 +28,11 @@ import ray.exceptions
 from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ranksaga.config.recipe import Recipe
+from ranksaga.config.training import Training
 from ranksaga.encode.engine import Engine, Tokens
 from ranksaga.encode.models import on_cpu
 from ranksaga.errors import BackendError, RankSagaError, UsageError
-from ranksaga.recipe import Recipe, Training
 from ranksaga.run.console import Terminal
 from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.workers import SharedWorkers, TrainingOptions

@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.config.recipe import Recipe
+from ranksaga.config.training import Training
 from ranksaga.encode.engine import Engine, Tokens, compute_batches
 from ranksaga.encode.models import on_cpu
 from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import read_json, write_json
-from ranksaga.recipe import Recipe, Training
 from ranksaga.run.console import Terminal
 from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.workers import LocalRunWorkers, TrainingOptions

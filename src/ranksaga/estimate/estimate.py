@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ranksaga.config.recipe import Recipe
 from ranksaga.estimate.machines import HOST_ELSEWHERE, UTILISATION, RentedGpu, ThisMachine
 from ranksaga.estimate.probe import (
     Pace,
@@ -27,7 +28,6 @@ from ranksaga.estimate.probe import (
 )
 from ranksaga.estimate.tokens import TokenCounter, shape_of
 from ranksaga.estimate.workload import Load, SharedTraining, Work, trainings, workload
-from ranksaga.recipe import Recipe
 from ranksaga.run.console import Console
 from ranksaga.run.context import Context
 from ranksaga.run.gpus import Gpu, find_gpu, known_price, price_note
@@ -153,7 +153,7 @@ def _rows(
     works: Sequence[Work],
     learned: Sequence[tuple[SharedTraining, Steps]],
 ) -> list[tuple[str, str, float, Range]]:
-    """Stage, work, tokens and time, in the order of a run; a preset's pieces of a stage are one row."""
+    """Stage, work, tokens and time, in the order of a run; a system's pieces of a stage are one row."""
     count = len(context.datasets)
     documents = sum(len(member.dataset.corpus) for member in context.datasets)
     found = [(DATA.name, f"{count} datasets, {documents:,} documents", 0.0, Range(0.0, 0.0))]
@@ -168,11 +168,11 @@ def _rows(
             what = f"{name} {', '.join(training.views)}: {steps.total:,} steps"
             found.append((TRAIN.name, what, tokens, machine.training(training.name, steps)))
     for stage, what in ((SELECT.name, "candidates on dev"), (SCORE.name, "encode and search again")):
-        for preset in context.recipe.presets:
-            mine = [work for work in works if (work.stage, work.preset) == (stage, preset)]
+        for system in context.recipe.systems:
+            mine = [work for work in works if (work.stage, work.system) == (stage, system)]
             if mine:
                 read = _together(mine)
-                found.append((stage, f"{preset}: {what}", read[1].tokens, machine.seconds(*read)))
+                found.append((stage, f"{system}: {what}", read[1].tokens, machine.seconds(*read)))
     rest = machine.seconds(Load(host=count * REPORT_SECONDS.low), Load(host=count * REPORT_SECONDS.high))
     return [*found, (REPORT.name, "audit, hybrids, tests, pages", 0.0, rest)]
 
@@ -197,7 +197,7 @@ def _described(context: Context, machine: ThisMachine | RentedGpu) -> tuple[str,
         )
     pace = machine.encode.seconds
     trained = ", ".join(
-        f"{preset} {1 / one.seconds.high:,.0f} to {1 / one.seconds.low:,.0f}" for preset, one in machine.train.items()
+        f"{name} {1 / one.seconds.high:,.0f} to {1 / one.seconds.low:,.0f}" for name, one in machine.train.items()
     )
     return (
         f"this machine ({context.encoder.device})",

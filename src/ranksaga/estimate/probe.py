@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.config.training import Distillation, Distilled, Labelled, Training
 from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.task_encoder import TOKEN_BUDGET
 from ranksaga.estimate.tokens import Shape, TokenCounter
 from ranksaga.estimate.workload import Load, SharedTraining
-from ranksaga.recipe import Training
 from ranksaga.run.context import Context, RunDataset, copy_of_base
 from ranksaga.run.sources import PSEUDO, bank_of
 
@@ -134,23 +134,20 @@ def sources_like(context: Context, training: SharedTraining) -> list[Any]:
     """What a training learns from, with random vectors where the run has those of the base model: the same texts, the
     same sizes, no corpus encoded."""
     members = [member for member in context.datasets if member.name in training.judgments]
-    if training.settings.distillation is not None:
-        return [_teacher_like(context, training, member) for member in members]
+    settings = training.settings
+    if isinstance(settings, Distilled):
+        return [_teacher_like(context, training, settings.distillation, member) for member in members]
     from ranksaga.train.pairs import labelled_pairs
 
-    return [
-        labelled_pairs(member.dataset, training.judgments[member.name], titles=training.settings.titles)
-        for member in members
-    ]
+    titles = not isinstance(settings, Labelled) or settings.titles
+    return [labelled_pairs(member.dataset, training.judgments[member.name], titles=titles) for member in members]
 
 
-def _teacher_like(context: Context, training: SharedTraining, member: RunDataset) -> Any:
+def _teacher_like(context: Context, training: SharedTraining, options: Distillation, member: RunDataset) -> Any:
     from ranksaga.retrieve.lexical import LexicalIndex
     from ranksaga.train.pseudo import pseudo_queries
-    from ranksaga.train.teacher import Mix, Teacher
+    from ranksaga.train.teacher import UNCHOSEN, Mix, Teacher
 
-    options = training.settings.distillation
-    assert options is not None
     # The stream of the real one, so that the same pseudo-queries are drawn.
     rng = np.random.default_rng([context.recipe.seed, PSEUDO, int(member.dataset.fingerprint[:8], 16)])
     dataset, rows = bank_of(member.dataset, training.judgments[member.name], rng)
@@ -161,7 +158,7 @@ def _teacher_like(context: Context, training: SharedTraining, member: RunDataset
         _directions(rng, count, width) for count in (len(rows), len(pseudo), len(train.query_rows))
     )
     # Hubness is computed once and then only subtracted.
-    mix = Mix(options.words, options.feedback, 0.0, 0.0)
+    mix = replace(Mix(**UNCHOSEN), hubness=0.0)
     return Teacher(dataset, LexicalIndex.of(dataset), mix, documents, pseudo, asked, train, judged)
 
 
@@ -181,10 +178,11 @@ def sample_steps(
     settings, spec = training.settings, context.encoder.spec
     batches = _plan(sources, settings, context.recipe.seed)
     total = min(batches.per_epoch * settings.epochs, settings.max_steps or 2**31)
-    prompts = (spec.prompts.query, spec.prompts.document) if settings.prompts else ("", "")
+    labelled = settings if isinstance(settings, Labelled) else None
+    prompts = (spec.prompts.query, spec.prompts.document) if labelled is None or labelled.prompts else ("", "")
     length = min(settings.max_length or spec.max_length, spec.max_length)
     embedder = Embedder(context.encoder.model, prompts, max_length=length, precision=spec.precision)
-    read = STEPS_READ["labelled" if settings.distillation is None else "distilled"]
+    read = STEPS_READ["distilled" if labelled is None else "labelled"]
     numbers = np.unique([*range(min(total, 8)), *_spread(total, read, 0.5).tolist()])
     loads = []
     for number in numbers.tolist():
@@ -213,13 +211,13 @@ def _of_step(batch: Any, embedder: Any, shape: Shape, settings: Training, host: 
     ]
     texts = sum(len(lengths) for lengths in by_tower)
     # Mined negatives are not known yet; each is as long as the documents that are.
-    more = 1 + settings.hard_negatives * len(batch.documents) / texts if settings.distillation is None else 1.0
+    more = 1 + settings.hard_negatives * len(batch.documents) / texts if isinstance(settings, Labelled) else 1.0
     padded = sum(len(lengths) * int(lengths.max()) for lengths in by_tower) * more
     passes = 4 if padded > CACHE_ABOVE["cuda"] else 3
     # What a tower reads together is cut together, texts of like length into a pass.
     each = [shape.forward(lengths, TOKEN_BUDGET["cuda"]) for lengths in by_tower]
     forward = passes * sum(each)
-    if settings.towers == "document":  # queries are read, and learn nothing
+    if settings.trains == "document":  # queries are read, and learn nothing
         forward -= (passes - 1) * each[0]
     products = 0.0
     if batch.bank is not None:
@@ -246,7 +244,7 @@ def _setup(
     """Before a distillation: pseudo-queries are encoded, and teachers are tried on training queries; where BM25 does
     not help, passages are encoded too, about as much as the corpus."""
     low = high = Load()
-    if training.settings.distillation is None:
+    if isinstance(training.settings, Labelled):
         return low, high
     for source in sources:
         lengths = counter.queries([one.text for one in source.pseudo])

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.config.training import Training
 from ranksaga.data.dataset import Qrels
 from ranksaga.encode.task_encoder import TOKEN_BUDGET
 from ranksaga.estimate.tokens import Shape, TokenCounter
-from ranksaga.recipe import Training
 from ranksaga.run.context import Context, RunDataset
 from ranksaga.run.measure import judged_rows
 from ranksaga.run.plan import SHIPPED, Plan
 from ranksaga.run.selection import dev_set, dev_size
 from ranksaga.run.stages import BASELINE, SCORE, SELECT
-from ranksaga.run.stages.train import documents_phase, trials
+from ranksaga.run.stages.train import documents_phase
 
 __all__ = ["Load", "SharedTraining", "Work", "trainings", "workload"]
 
@@ -67,50 +67,47 @@ class Work:
     what: str
     low: Load
     high: Load
-    preset: str = ""
+    system: str = ""
 
 
 @dataclass(frozen=True)
 class SharedTraining:
     """One training: what it learns from, and the views that share it."""
 
-    preset: str
+    system: str
     settings: Training
     views: tuple[str, ...]
     judgments: Mapping[str, Qrels]
 
     @property
     def name(self) -> str:
-        """The preset, and the phase where it is the second."""
-        return self.preset + (" documents" if self.is_second else "")
+        """The system, and the phase where it is the second."""
+        return self.system + (" documents" if self.is_second else "")
 
     @property
     def is_second(self) -> bool:
         """Whether it is the phase of the documents' tower, which decides nothing of its own."""
-        return self.settings.towers == "document"
+        return self.settings.trains == "document"
 
 
 def trainings(context: Context, plan: Plan) -> list[SharedTraining]:
     """Every training of a run; views that learn from the same share one."""
     found: list[SharedTraining] = []
-    for preset in context.recipe.presets:
-        first = context.recipe.training[preset]
-        for settings in trials(first, context.recipe.seed):
-            shared: dict[bytes, SharedTraining] = {}
-            for view in plan.views:
-                # Folds train once, when the search is over.
-                if view.name != SHIPPED and (settings.splits == "train" or settings is not first):
-                    continue
-                judged = plan.training(view, settings)
-                key = b"".join(
-                    name.encode() + one.queries.tobytes() + one.documents.tobytes() for name, one in judged.items()
-                )
-                views = (*shared[key].views, view.name) if key in shared else (view.name,)
-                shared[key] = SharedTraining(preset, settings, views, judged)
-            for training in shared.values():
-                found.append(training)
-                if settings.documents is not None:
-                    found.append(replace(training, settings=documents_phase(settings)))
+    for system, settings in context.recipe.systems.items():
+        shared: dict[bytes, SharedTraining] = {}
+        for view in plan.views:
+            if view.name != SHIPPED and settings.train_splits_only:
+                continue
+            judged = plan.training(view, settings)
+            key = b"".join(
+                name.encode() + one.queries.tobytes() + one.documents.tobytes() for name, one in judged.items()
+            )
+            views = (*shared[key].views, view.name) if key in shared else (view.name,)
+            shared[key] = SharedTraining(system, settings, views, judged)
+        for training in shared.values():
+            found.append(training)
+            if settings.then_documents is not None:
+                found.append(replace(training, settings=documents_phase(settings, settings.then_documents)))
     return found
 
 
@@ -143,22 +140,22 @@ class _Counts:
         """Every epoch and weight on the dev queries; documents only where they change."""
         for training in self._trainings:
             settings = training.settings
-            if settings.towers == "shared" and settings.merge_weights == (1.0,) and not settings.search:
+            if settings.trains == "shared" and settings.merge_weights == (1.0,):
                 continue
             mixes = settings.epochs * len(settings.merge_weights)
-            of_documents = settings.documents.weights if settings.documents is not None else ()
+            of_documents = settings.then_documents.weights if settings.then_documents is not None else ()
             candidates = mixes * max(1, len(of_documents))
             # Documents have a state for each weight of theirs, or where they share the queries' tower for each mix.
-            states = mixes if settings.towers != "query" else sum(weight > 0 for weight in of_documents)
+            states = mixes if settings.trains != "query" else sum(weight > 0 for weight in of_documents)
             low = high = Load()
             for member in self._members:
                 queries, pools = self._dev(member, training)
                 read, few, many = self._read(member, queries), *(self._pool(member, size) for size in pools)
                 low += read.times(mixes) + few.times(states) + self._search(queries, pools[0]).times(candidates)
                 high += read.times(mixes) + many.times(states) + self._search(queries, pools[1]).times(candidates)
-            what = f"{training.preset} {', '.join(training.views)}: {candidates} candidates on dev"
+            what = f"{training.system} {', '.join(training.views)}: {candidates} candidates on dev"
             least, most = self._switches(candidates * len(training.views))
-            yield Work(SELECT.name, what, low + least, high + most, training.preset)
+            yield Work(SELECT.name, what, low + least, high + most, training.system)
 
     def _dev(self, member: RunDataset, training: SharedTraining) -> tuple[NDArray[np.int32], tuple[int, int]]:
         """Query rows of a dataset that select, and how many documents they are ranked against, at least and at most:
@@ -187,25 +184,24 @@ class _Counts:
 
     def score(self) -> Iterator[Work]:
         """Every dataset by the models that score it; documents again where they changed."""
-        presets = list(dict.fromkeys(training.preset for training in self._trainings))
-        for preset in presets:
-            mine = [training for training in self._trainings if training.preset == preset]
+        for system in dict.fromkeys(training.system for training in self._trainings):
+            mine = [training for training in self._trainings if training.system == system]
             names = tuple(name for training in mine for name in training.views)
             for member in self._members:
                 views = self._plan.scoring_views(member.name, names)
-                settings = mine[0].settings
+                settings, after = mine[0].settings, mine[0].settings.then_documents
                 once = most = self._asked(member, self._plan.rows_to_rank(member.name, views[0], settings))
-                if settings.towers == "shared" or settings.documents is not None:
+                if settings.trains == "shared" or after is not None:
                     most = most + self._documents[member.name]
                 # Where documents' weight 0 is a choice, they may stay.
-                if settings.towers == "shared" or (settings.documents and min(settings.documents.weights) > 0):
+                if settings.trains == "shared" or (after is not None and min(after.weights) > 0):
                     once = most
                 # Folds that share a training may end with the same weights, or choose different ones.
                 distinct = sum(1 for training in mine if set(training.views) & set(views)) if len(views) > 1 else 1
-                what = f"{preset} {member.name}, {len(views)} model{'s' if len(views) > 1 else ''}"
-                yield Work(SCORE.name, what, once.times(distinct), most.times(len(views)), preset)
+                what = f"{system} {member.name}, {len(views)} model{'s' if len(views) > 1 else ''}"
+                yield Work(SCORE.name, what, once.times(distinct), most.times(len(views)), system)
             least, more = self._switches(len(names))
-            yield Work(SCORE.name, f"{preset}: weights read", least, more, preset)
+            yield Work(SCORE.name, f"{system}: weights read", least, more, system)
 
     def _switches(self, count: int) -> tuple[Load, Load]:
         """So many times other weights."""

@@ -9,26 +9,11 @@ from ranksaga.compare.results import Comparison
 from ranksaga.data.leakage import LeakageFinding
 
 __all__ = [
-    "FIRST_STUDY",
     "CurvePoint",
     "Facts",
-    "Promise",
     "ReportData",
     "Selection",
 ]
-
-
-@dataclass(frozen=True)
-class Promise:
-    """The figures that an earlier study promised: percent of nDCG@10, as (low, high)."""
-
-    improved: str
-    mean: tuple[float, float]
-    best: tuple[float, float]
-    worst: tuple[float, float]
-
-
-FIRST_STUDY = Promise(improved="4 of 4", mean=(10.0, 20.0), best=(20.0, 40.0), worst=(5.0, 10.0))
 
 
 @dataclass(frozen=True)
@@ -85,7 +70,6 @@ class ReportData:
     shipped: str
     shipped_reason: str = ""
     references: tuple[str, ...] = ("bm25",)
-    promise: Promise | None = None
     selections: tuple[Selection, ...] = ()
     leakage: tuple[LeakageFinding, ...] = ()
     notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The short form of a report: one sentence, a few lines, and a table beside the promised ranges."""
+"""The short form of a report: one sentence, a few lines, and a table."""
 
 from __future__ import annotations
 
@@ -10,39 +10,24 @@ __all__ = ["headline_sentence", "summary_lines", "summary_table"]
 
 
 def summary_table(data: ReportData) -> Table:
-    """What each contender did over all datasets, beside the promised ranges where there are any."""
+    """What each contender did over all datasets."""
     summaries = [data.comparison.summary(system) for system in data.contenders]
-    promise = data.promise
-    promised = dict.fromkeys(("improved", "mean", "best", "worst"), NOTHING)
-    if promise:
-        promised = {
-            "improved": promise.improved,
-            "mean": _range(promise.mean),
-            "best": _range(promise.best),
-            "worst": _range(promise.worst),
-        }
     columns = [Column("over the trained datasets", numeric=False), *(Column(summary.system) for summary in summaries)]
     rows = [
-        ("datasets improved", promised["improved"], [Cell(f"{s.improved} of {s.datasets}") for s in summaries]),
-        ("… significantly", NOTHING, [Cell(str(s.confirmed), s.confirmed) for s in summaries]),
-        ("datasets regressed significantly", NOTHING, [_regressed_cell(s.regressed) for s in summaries]),
-        ("mean change", promised["mean"], [percent_cell(s.mean_change_pct) for s in summaries]),
-        ("best dataset", promised["best"], [_extreme_cell(s.best) for s in summaries]),
-        ("worst dataset", promised["worst"], [_extreme_cell(s.worst) for s in summaries]),
+        ("datasets improved", [Cell(f"{s.improved} of {s.datasets}") for s in summaries]),
+        ("… significantly", [Cell(str(s.confirmed), s.confirmed) for s in summaries]),
+        ("datasets regressed significantly", [_regressed_cell(s.regressed) for s in summaries]),
+        ("mean change", [percent_cell(s.mean_change_pct) for s in summaries]),
+        ("best dataset", [_extreme_cell(s.best) for s in summaries]),
+        ("worst dataset", [_extreme_cell(s.worst) for s in summaries]),
     ]
     if any(summary.guards for summary in summaries):
         rows += [
-            ("guards, mean change", NOTHING, [percent_cell(s.guards_mean_change_pct) for s in summaries]),
-            ("guards regressed significantly", NOTHING, [_regressed_cell(s.guards_regressed) for s in summaries]),
+            ("guards, mean change", [percent_cell(s.guards_mean_change_pct) for s in summaries]),
+            ("guards regressed significantly", [_regressed_cell(s.guards_regressed) for s in summaries]),
         ]
-    if promise:
-        columns.append(Column("promised"))
-    cells = tuple((Cell(name), *values, *([Cell(old)] if promise else [])) for name, old, values in rows)
+    cells = tuple((Cell(name), *values) for name, values in rows)
     return Table(f"Change of {metric_label(data.comparison.primary)} against the baseline", tuple(columns), cells)
-
-
-def _range(ends: tuple[float, float]) -> str:
-    return f"{ends[0]:+g} to {ends[1]:+g}%"
 
 
 def _regressed_cell(count: int) -> Cell:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from ranksaga.config.recipe import Recipe
+from ranksaga.config.training import Training
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.resolve import load_dataset, refuse_twins
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.towers import in_two_towers, state_in_two_towers
-from ranksaga.recipe import Recipe, Training
 from ranksaga.run.console import Console
 from ranksaga.run.store import Store
 from ranksaga.run.workers import LocalRunWorkers, RunWorkers
@@ -60,7 +61,7 @@ class Context:
         """The base model with its prompts, length and precision.
 
         Raises:
-            ModelError: it cannot be loaded, scored, or trained as the recipe's presets say.
+            ModelError: it cannot be loaded, scored, or trained as the recipe's systems say.
         """
         recipe = self.recipe
         encoder = load_encoder(
@@ -74,16 +75,16 @@ class Context:
             cached=True,
             workers=self.workers,
         )
-        for preset in recipe.presets:
-            encoder.check_trainable(two_towers=recipe.training[preset].towers != "shared")
+        for settings in recipe.systems.values():
+            encoder.check_trainable(two_towers=settings.trains != "shared")
         return encoder
 
 
 def copy_of_base(base: Encoder, settings: Training) -> SentenceTransformer:
     """A copy of the base model in float32, in as many towers as the settings say, to be trained or overwritten."""
-    return copy.deepcopy(base.model) if settings.towers == "shared" else in_two_towers(base.model)
+    return copy.deepcopy(base.model) if settings.trains == "shared" else in_two_towers(base.model)
 
 
 def base_state(base: Encoder, settings: Training) -> dict[str, torch.Tensor]:
     """The weights of :func:`copy_of_base` by name, not copied: both towers' are the base model's own."""
-    return base.model.state_dict() if settings.towers == "shared" else state_in_two_towers(base.model)
+    return base.model.state_dict() if settings.trains == "shared" else state_in_two_towers(base.model)

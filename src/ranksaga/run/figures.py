@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ranksaga.compare.comparison import compare
+from ranksaga.config.load import load_recipe
+from ranksaga.config.recipe import Recipe
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.evaluate.per_query import PER_QUERY, read_evaluations, write_evaluation
 from ranksaga.files import read_json_if_sound, write_json
-from ranksaga.recipe import Recipe, load_recipe
-from ranksaga.report.data import FIRST_STUDY, Facts, ReportData
+from ranksaga.report.data import Facts, ReportData
 from ranksaga.report.markdown import markdown_table
 from ranksaga.report.tables import results_table
 from ranksaga.report.write import write_report
@@ -69,18 +70,17 @@ def report_from_values(run: Path, target: Path) -> str:
     if not isinstance(record, dict):
         raise DataError(f"{run}: no sound run.json there, so nothing is finished to be compared; run all steps first")
     recipe = load_recipe(run / "recipe.yaml", environment={})
-    systems = ["bm25", *recipe.presets]
+    systems = ["bm25", *recipe.systems]
     candidates = [values for system in systems for values in read_system(run, system)]
     comparison = compare(read_system(run, "baseline"), candidates, guards=_guards(recipe, run), seed=recipe.seed)
     choice = record["selection"]["shipped"]
     data = ReportData(
         title=recipe.name,
         comparison=comparison,
-        headline=recipe.presets[-1],
-        shipped=recipe.presets[-1] if choice["weight"] > 0 else "baseline",
+        headline=recipe.shipped,
+        shipped=recipe.shipped if choice["weight"] > 0 else "baseline",
         shipped_reason=choice["reason"],
         references=("bm25",),
-        promise=FIRST_STUDY,
         notes=("Made from the run's per-query values; the run's own report has more (hybrids, leakage, selection).",),
         recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
         facts=(Facts("Environment of the run", tuple(record["environment"].items())),),

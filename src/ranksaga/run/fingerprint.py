@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ranksaga import __version__
+from ranksaga.config.recipe import Recipe
 from ranksaga.data.build import source_state
 from ranksaga.data.resolve import locate
 from ranksaga.encode.models import MINILM
 from ranksaga.files import file_states
-from ranksaga.recipe import Recipe
 
 __all__ = ["fingerprint"]
 
@@ -27,6 +27,7 @@ def fingerprint(recipe: Recipe) -> dict[str, Any]:
         "ranksaga": __version__,
         "packages": {name: metadata.version(name) for name in ("torch", "sentence-transformers", "transformers")},
         "recipe": recipe.model_dump(mode="json"),
+        "systems": list(recipe.systems),  # in their order, which is that of the tables
         "sources": {name: _source(name) for name in (*recipe.datasets, *recipe.guards)},
         "model": _model(recipe.model),
     }

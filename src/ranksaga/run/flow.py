@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
-import numpy as np
-
-from ranksaga.recipe import Training
 from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context
 from ranksaga.run.plan import SHIPPED, Plan, View, draw_plan
@@ -19,9 +16,9 @@ from ranksaga.run.stages.compare import compare_systems
 from ranksaga.run.stages.data import describe_datasets
 from ranksaga.run.stages.report import Results, write_results
 from ranksaga.run.stages.score import score
-from ranksaga.run.stages.select import dev_sets, read_choice, select
+from ranksaga.run.stages.select import dev_sets, select
 from ranksaga.run.stages.splits import keep_audit
-from ranksaga.run.stages.train import Trained, TrainingJob, train, trials
+from ranksaga.run.stages.train import Trained, TrainingJob, train
 from ranksaga.run.store import Entry
 
 __all__ = ["execute"]
@@ -56,28 +53,26 @@ def _after_baseline(
     jobs = _jobs(context, plan, baselines)
     trained = context.workers.map(lambda job: train(context, job[0]), jobs)
     yield TRAIN, None
-    selected = _by_preset(jobs, _selected(context, plan, baselines, jobs, trained))
+    selected = _by_system(jobs, _selected(context, plan, baselines, jobs, trained))
     yield SELECT, None
     systems = score(context, plan, baselines, selected)
     yield SCORE, None
     comparison = compare_systems(context, plan, systems)
     yield COMPARE, comparison
-    trainings: dict[str, dict[str, Entry]] = {preset: {} for preset in context.recipe.presets}
+    trainings: dict[str, dict[str, Entry]] = {system: {} for system in context.recipe.systems}
     for (job, _), one in zip(jobs, trained, strict=True):
-        trainings[job.preset] |= one.entries(job.view)
+        trainings[job.system] |= one.entries(job.view)
     results = Results(context.recipe, context.datasets, plan, splits, trainings, selected, systems, comparison)
     yield REPORT, write_results(context.store, results)
 
 
 def _jobs(context: Context, plan: Plan, baselines: Baselines) -> list[Job]:
-    """Every preset in every view it needs."""
+    """Every system in every view it needs."""
     jobs = []
-    presets = context.recipe.presets
-    chosen = context.workers.map(lambda preset: _searched(context, preset, plan, baselines), presets)
-    for (preset, settings), view in product(zip(presets, chosen, strict=True), plan.views):
-        if view.name == SHIPPED or settings.splits != "train":
+    for (system, settings), view in product(context.recipe.systems.items(), plan.views):
+        if view.name == SHIPPED or not settings.train_splits_only:
             training = plan.training(view, settings)
-            jobs.append((TrainingJob(preset, settings, view.name, training, baselines.dense), view))
+            jobs.append((TrainingJob(system, settings, view.name, training, baselines.dense), view))
     return jobs
 
 
@@ -92,33 +87,8 @@ def _selected(
     return context.workers.map(choose, zip(jobs, trained, strict=True))
 
 
-def _by_preset(jobs: Sequence[Job], entries: Sequence[Entry]) -> Mapping[str, Mapping[str, Entry]]:
+def _by_system(jobs: Sequence[Job], entries: Sequence[Entry]) -> Mapping[str, Mapping[str, Entry]]:
     found: dict[str, dict[str, Entry]] = {}
     for (job, _), entry in zip(jobs, entries, strict=True):
-        found.setdefault(job.preset, {})[job.view] = entry
+        found.setdefault(job.system, {})[job.view] = entry
     return found
-
-
-def _searched(context: Context, preset: str, plan: Plan, baselines: Baselines) -> Training:
-    """A preset's settings; with ``search`` as they are or with another learning rate and number of epochs, whichever
-    gains most on dev.
-
-    Only datasets whose dev queries are scored by no fold may decide.
-    """
-    settings = context.recipe.training[preset]
-    if not settings.search:
-        return settings
-    view = plan.view(SHIPPED)
-    devs = {name: dev for name, dev in plan.selecting(view, settings).items() if name not in plan.cross_fitted}
-    sets = dev_sets(context, settings, devs, baselines)
-    deciding = {dev.name for dev in sets if dev.role == "trained"}
-
-    def gain_of(trial: Training) -> float:
-        job = TrainingJob(preset, trial, SHIPPED, plan.training(view, trial), baselines.dense)
-        gain = read_choice(select(context, job, train(context, job), sets)).gain(deciding)
-        context.console.say(f"  {preset}: {trial.learning_rate:g}, {trial.epochs} epochs: {100 * gain:+.2f}% on dev")
-        return gain
-
-    tried = trials(settings, context.recipe.seed)
-    gains = context.workers.map(gain_of, tried)
-    return tried[int(np.argmax(gains))]  # of equals the first

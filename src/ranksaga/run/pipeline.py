@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ranksaga.config.recipe import Recipe, dump_recipe
 from ranksaga.data.build import PREFIX
 from ranksaga.data.resolve import locate
 from ranksaga.files import read_json, read_json_if_sound, remove, write_json, write_text
-from ranksaga.recipe import Recipe, dump_recipe
 from ranksaga.run.console import Console, Silent
 from ranksaga.run.context import Context
 from ranksaga.run.costs import costs_json

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.compare.results import QueryGroup
+from ranksaga.config.training import Distilled, Training
 from ranksaga.data.dataset import Qrels
 from ranksaga.data.leakage import LeakageFinding
 from ranksaga.data.splits import Split, find_near_copies, split_guard, split_trained, union
-from ranksaga.recipe import Training
 from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context, RunDataset
 from ranksaga.run.measure import judged_rows
@@ -53,25 +53,23 @@ class Plan:
         found = {}
         for name, judged in view.training.items():
             if self._lends_corpus(name, settings):
-                if settings.distillation is not None and settings.splits == "all":
-                    found[name] = Qrels.of([])
-            elif len(judged.positives) and (name in self.with_train or settings.splits == "all"):
+                found[name] = Qrels.of([])
+            elif len(judged.positives) and (name in self.with_train or not settings.train_splits_only):
                 found[name] = judged
         return found
 
     def selecting(self, view: View, settings: Training) -> dict[str, Qrels]:
-        """What selects in a view. Judgments that could train, and train nothing, select too; but with ``splits: train``
-        there are no folds, and the one model scores all queries of a cross-fitted dataset."""
+        """What selects in a view. Judgments that could train, and train nothing, select too."""
         found = {name: view.dev[name] for name in view.dev if not self._lends_corpus(name, settings)}
         for name in self.cross_fitted:
-            if self._lends_corpus(name, settings) and settings.splits == "all":
+            if self._lends_corpus(name, settings):
                 parts = [part[name] for part in (view.training, view.dev) if name in part]
                 if any(map(len, parts)):
                     found[name] = union(parts)
         return found
 
     def _lends_corpus(self, name: str, settings: Training) -> bool:
-        return settings.cross_fitted == "corpus" and name in self.cross_fitted
+        return isinstance(settings, Distilled) and settings.cross_fitted == "corpus" and name in self.cross_fitted
 
     def scored(self, dataset: str) -> Qrels:
         """Judgments that score a dataset, whichever model answers."""
@@ -86,7 +84,7 @@ class Plan:
         return next(view for view in self.views if view.name == name)
 
     def scoring_views(self, dataset: str, available: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the views that score a dataset. Where a preset made no fold models, its one model
+        """Names of the views that score a dataset. Where a system has no fold models, its one model
         has not trained on such a dataset and may score it."""
         folds = tuple(view.name for view in self.views if view.name != SHIPPED and view.name in available)
         return folds if dataset in self.cross_fitted and folds else (SHIPPED,)

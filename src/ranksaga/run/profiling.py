@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from ranksaga.config.recipe import Recipe
 from ranksaga.encode.precision import choose_precision, matmul_rate
 from ranksaga.files import write_json
 from ranksaga.profile import Profile
-from ranksaga.recipe import Recipe
 
 __all__ = ["write_profile"]
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.config.training import Training
 from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.encode.encoder import Encoder
 from ranksaga.evaluate.benchmark import Vectors, rank
 from ranksaga.evaluate.metrics import evaluate
-from ranksaga.recipe import Training
 from ranksaga.retrieve.rankings import Rankings
 
 __all__ = [
@@ -43,7 +43,7 @@ DEV_CUT: Mapping[str, tuple[int | None, int | None]] = {"all": (100, 20), "some"
 
 def dev_size(settings: Training) -> tuple[int | None, int | None]:
     """Most dev queries of a dataset, and how deep into their rankings; none: all."""
-    return DEV_CUT["all" if settings.towers != "query" else "none" if settings.documents is None else "some"]
+    return DEV_CUT["all" if settings.trains != "query" else "none" if settings.then_documents is None else "some"]
 
 
 @dataclass(frozen=True)

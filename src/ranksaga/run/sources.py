@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.config.training import Distillation, Labelled, Training
 from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.encode.encoder import Encoder
 from ranksaga.evaluate.benchmark import Vectors
-from ranksaga.recipe import Distillation, Training
 from ranksaga.retrieve import blend
 from ranksaga.run.stages.baseline import bm25_constants
 from ranksaga.train import pseudo, teacher
@@ -23,13 +23,14 @@ __all__ = ["bank_of", "labelled_source", "source_constants", "teacher_source"]
 
 BANK = 50_000  # documents that a teacher ranks at every step
 NEGATIVES, NEGATIVES_DEPTH = 16, 256  # mined for a pair at most, and how deep they are looked for
+MARGIN = 0.95  # a mined negative scores at most this share of its positive's score
 PSEUDO = 11  # stream of random draws
 
 
 def source_constants(settings: Training) -> dict[str, Any]:
     """The constants that decide what a training with these settings learns from."""
-    if settings.distillation is None:
-        mines = {"NEGATIVES": NEGATIVES, "NEGATIVES_DEPTH": NEGATIVES_DEPTH}
+    if isinstance(settings, Labelled):
+        mines = {"NEGATIVES": NEGATIVES, "NEGATIVES_DEPTH": NEGATIVES_DEPTH, "MARGIN": MARGIN}
         return mines if settings.hard_negatives else {}
     return {
         "BANK": BANK,
@@ -38,6 +39,7 @@ def source_constants(settings: Training) -> dict[str, Any]:
         "PSEUDO_WINDOWED": pseudo.WINDOWED,
         "PSEUDO_SENTENCES": pseudo.SENTENCES,
         "SHARPNESS": teacher.SHARPNESS,
+        "UNCHOSEN": dict(teacher.UNCHOSEN),
         "CHOICES": dict(teacher.CHOICES),
         "LEAST_GAIN": dict(teacher.LEAST_GAIN),
         "CHOOSING_QUERIES": teacher.CHOOSING_QUERIES,
@@ -48,7 +50,7 @@ def source_constants(settings: Training) -> dict[str, Any]:
     }
 
 
-def labelled_source(dataset: Dataset, judgments: Qrels, settings: Training, vectors: Vectors) -> TrainingPairs:
+def labelled_source(dataset: Dataset, judgments: Qrels, settings: Labelled, vectors: Vectors) -> TrainingPairs:
     """A dataset's labelled pairs, with hard negatives mined by the base model where the settings ask."""
     from ranksaga.train.negatives import mine_negatives
     from ranksaga.train.pairs import labelled_pairs
@@ -59,9 +61,7 @@ def labelled_source(dataset: Dataset, judgments: Qrels, settings: Training, vect
     # By query row: queries that are judged nowhere stay 0 and are in no pair.
     queries = np.zeros((len(dataset.queries), vectors.queries.shape[1]), dtype=np.float32)
     queries[vectors.query_rows] = vectors.queries
-    return mine_negatives(
-        pairs, queries, vectors.documents, margin=settings.negative_margin, pool=NEGATIVES, depth=NEGATIVES_DEPTH
-    )
+    return mine_negatives(pairs, queries, vectors.documents, margin=MARGIN, pool=NEGATIVES, depth=NEGATIVES_DEPTH)
 
 
 def teacher_source(
@@ -77,7 +77,7 @@ def teacher_source(
     source = teacher.Teacher(
         part,
         LexicalIndex.of(part),
-        teacher.Mix(options.words, options.feedback, options.hubness, 0.0),
+        teacher.Mix(**teacher.UNCHOSEN),
         np.array(vectors.documents[documents]),  # a copy: torch wants memory that it may write
         tuple(taken),
         base.encode_queries([query.text for query in taken]),

@@ -17,7 +17,7 @@ from ranksaga.encode.engine import LocalWorkers, Workers
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from ranksaga.recipe import Training
+    from ranksaga.config.training import Training
     from ranksaga.train.pairs import TrainingPairs
     from ranksaga.train.teacher import Teacher
     from ranksaga.train.trainer import Progress, TrainingResult

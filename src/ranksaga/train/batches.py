@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.config.training import Labelled
 from ranksaga.errors import StageError
-from ranksaga.recipe import Training
 from ranksaga.train.pairs import NO_DOCUMENT, TrainingPairs
 
 __all__ = ["Bank", "Batch", "Batches"]
@@ -36,7 +36,6 @@ class Bank:
         target: (b, m) float32, each row the distribution that a query is trained towards.
         ignore: (b, m) bool, documents that are no candidates of that query.
         live: rows of the bank that the batch's first documents are.
-        weight: of this loss beside that over the batch's documents.
         anchor: weight of ``1 - cosine`` between the batch's documents and the bank's.
     """
 
@@ -44,7 +43,6 @@ class Bank:
     target: NDArray[np.float32]
     ignore: NDArray[np.bool_]
     live: NDArray[np.int64]
-    weight: float
     anchor: float
 
 
@@ -86,7 +84,7 @@ class Batches:
         StageError: there is nothing to train on.
     """
 
-    def __init__(self, sources: Sequence[TrainingPairs], settings: Training, seed: int) -> None:
+    def __init__(self, sources: Sequence[TrainingPairs], settings: Labelled, seed: int) -> None:
         empty = [source.name for source in sources if len(source.example_queries) == 0]
         if empty or not sources:
             raise StageError(f"nothing to train on ({', '.join(empty) or 'no source'}); give sources with examples")
@@ -210,7 +208,7 @@ class Batches:
 
 
 class _Columns:
-    """The documents of a batch, each once, or as often as it was drawn (the first study's way)."""
+    """The documents of a batch, each once, or as often as it was drawn."""
 
     def __init__(self, unique: bool) -> None:
         self.keys: list[tuple[int, int]] = []

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.config.training import Distilled
 from ranksaga.errors import StageError
-from ranksaga.recipe import Training
 from ranksaga.train.batches import Bank, Batch
 from ranksaga.train.teacher import Teacher
 
@@ -26,6 +26,7 @@ __all__ = ["DistillationBatches"]
 
 PURPOSE = 7
 NEARBY = 3  # pseudo-queries are drawn from this many times as many around a random one
+ANCHOR = 0.05  # weight of staying near the base model's document vectors, against the same spread
 CANDIDATES = 3  # of the teacher's best documents per query, among which the batch's are drawn
 
 
@@ -39,9 +40,9 @@ class DistillationBatches:
         StageError: nothing to learn from.
     """
 
-    def __init__(self, sources: Sequence[Teacher], settings: Training, seed: int) -> None:
+    def __init__(self, sources: Sequence[Teacher], settings: Distilled, seed: int) -> None:
         wordless = [source.name for source in sources if len(source.pseudo) == 0]
-        if not sources or settings.distillation is None or wordless:
+        if not sources or wordless:
             raise StageError(
                 f"nothing to distil: no pseudo-query can be taken from {', '.join(wordless) or 'no dataset'}, whose "
                 "documents have no words; give them texts, or make the dataset a guard"
@@ -80,7 +81,7 @@ class DistillationBatches:
         ignore = np.zeros(scores.shape, dtype=bool)
         ignore[np.arange(len(own)), own] = True
         corpus = np.arange(scores.shape[1])
-        scale = self._settings.scale or source.scale
+        scale = source.scale
         taught = self._taught(scores, ignore, scale)
         if source.mix.bm25:
             live = self._live(scores, own, positives, rng)
@@ -92,7 +93,7 @@ class DistillationBatches:
             # what documents learn, they learn from labels, among each other's positives.
             live, target = self._positives_of(positives, rng), taught
             live_target = self._labels(positives, len(own), live, len(corpus))
-        if self._settings.towers == "query":
+        if self._settings.trains == "query":
             live, live_target = live[:0], live_target[:, :0]
         return Batch(
             sources=(source.name,),
@@ -100,7 +101,7 @@ class DistillationBatches:
             documents=tuple(source.dataset.corpus.documents[row] for row in live),
             target=live_target,
             ignore=ignore[:, live],
-            bank=Bank(source.documents, target, ignore, live, self._options.bank, self._options.anchor / source.spread),
+            bank=Bank(source.documents, target, ignore, live, ANCHOR / source.spread),
             scale=scale,
         )
 
@@ -155,5 +156,5 @@ class DistillationBatches:
             among = np.flatnonzero(relevant[rows])
             relevant[one] = False
             if len(among):
-                target[row, among] = self._options.labels * len(target) / len(positives) / len(among)
+                target[row, among] = len(target) / len(positives) / len(among)
         return target

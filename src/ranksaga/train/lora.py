@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.recipe import Lora
+from ranksaga.config.training import Lora
 
 if TYPE_CHECKING:
     import torch

@@ -79,7 +79,7 @@ class BatchLoss:
 
         base_vectors = self._resident(bank.documents)
         target, ignore = (sent(array, self._device) for array in (bank.target, bank.ignore))
-        loss = bank.weight * cross_entropy(queries, base_vectors, target, ignore, scale)
+        loss = cross_entropy(queries, base_vectors, target, ignore, scale)
         if not len(documents):
             return loss
         before = base_vectors[sent(bank.live, self._device)]

@@ -99,8 +99,8 @@ def labelled_pairs(dataset: Dataset, train: Qrels, *, titles: bool) -> TrainingP
     Args:
         dataset: corpus and queries.
         train: judgments to train on; grades above 0 are positives.
-        titles: documents are title and text, as they are scored; False: the text alone, as the
-            first study trained (a document without text is then left out).
+        titles: documents are title and text, as they are scored; False: the text alone (a document without text is
+            then left out).
 
     Raises:
         DataError: no pair is left.

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.config.training import Training
 from ranksaga.encode.towers import towers
 from ranksaga.encode.transfer import fetched, sent
 from ranksaga.errors import StageError
 from ranksaga.profile import timed
-from ranksaga.recipe import Training
 from ranksaga.train.batches import Batch
 from ranksaga.train.embed import Embedder, Pass, deal
 from ranksaga.train.losses import BatchLoss
@@ -97,7 +97,7 @@ class Step:
         self._drops = model.training
         self._warmup = min(-(-total // 10) if settings.warmup_steps is None else settings.warmup_steps, total)
         # Dot products of vectors of any length are large as they are.
-        self._loss = BatchLoss((settings.scale or DEFAULT_SCALE) if embedder.unit_length else 1.0, model.device)
+        self._loss = BatchLoss(DEFAULT_SCALE if embedder.unit_length else 1.0, model.device)
         query, document = towers(model)
         # Each tower is clipped by itself: its gradient is of its own size. A step may leave one without any.
         # What towers share (a layer behind a Router, say) is the first one's.

@@ -72,6 +72,10 @@ class Mix:
     passages: float = 0.0
 
 
+# The mix where no training query is there to choose by.
+UNCHOSEN: Mapping[str, float] = {"bm25": 3.0, "feedback": 0.4, "hubness": 0.1}
+
+
 @dataclass(frozen=True)
 class Passages:
     """Vectors (n, d) float32 of passages, and the corpus rows (n,) that they are from, ascending."""

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ranksaga.config.training import Distilled, Labelled, Training
 from ranksaga.encode.fingerprint import fingerprint
 from ranksaga.encode.towers import has_two_towers, towers
 from ranksaga.encode.weight_files import load_weights
@@ -24,7 +25,6 @@ from ranksaga.errors import StageError
 from ranksaga.files import hash_json
 from ranksaga.memory import keep_memory, return_memory
 from ranksaga.profile import timed
-from ranksaga.recipe import Training
 from ranksaga.train.batches import Batch, Batches
 from ranksaga.train.checkpoint import remove_checkpoints
 from ranksaga.train.distill import DistillationBatches
@@ -45,7 +45,7 @@ __all__ = ["Progress", "TrainingResult", "train"]
 FORMAT = 1
 THREADS = 4  # that make batches for a GPU
 # Settings that decide what is trained on or what is done with the weights, not how they are trained.
-ELSEWHERE = {"splits", "search", "seeds", "cross_fitted", "merge_weights", "documents", "tolerance", "standard_errors"}
+ELSEWHERE = {"splits", "seeds", "cross_fitted", "merge_weights", "documents", "tolerance", "standard_errors"}
 
 
 class Progress(Protocol):
@@ -93,17 +93,18 @@ def train(
     Raises:
         StageError: nothing to train on, a loss that is not finite, or a folder with another run.
     """
-    if settings.towers != "shared" and not has_two_towers(model):
-        raise StageError(f"towers: {settings.towers} trains a model with two towers, and this one has one; split it")
+    if settings.trains != "shared" and not has_two_towers(model):
+        raise StageError(f"towers: {settings.trains} trains a model with two towers, and this one has one; split it")
     batches = _plan(sources, settings, seed)
     full = batches.per_epoch * settings.epochs
     total = min(full, settings.max_steps or full)
-    prompts = (query_prompt, document_prompt) if settings.prompts else ("", "")
+    prompts = ("", "") if isinstance(settings, Labelled) and not settings.prompts else (query_prompt, document_prompt)
     length = min(settings.max_length or max_length, max_length)
     identity = hash_json(
         {
             "format": FORMAT,
             "settings": settings.model_dump(mode="json", exclude=ELSEWHERE, exclude_none=True),
+            "trains": settings.trains,
             "sources": [[source.name, source.fingerprint] for source in sources],
             "encoder": [*prompts, length, precision],
             "seed": seed,
@@ -164,9 +165,11 @@ def _plan(
     sources: Sequence[TrainingPairs] | Sequence[Teacher], settings: Training, seed: int
 ) -> Batches | DistillationBatches:
     """Batches of examples, or of what teachers say."""
-    if settings.distillation is not None:
+    if isinstance(settings, Distilled):
         return DistillationBatches([one for one in sources if isinstance(one, Teacher)], settings, seed)
-    return Batches([one for one in sources if not isinstance(one, Teacher)], settings, seed)
+    if isinstance(settings, Labelled):
+        return Batches([one for one in sources if not isinstance(one, Teacher)], settings, seed)
+    raise TypeError(f"expected settings of a method, found {type(settings).__name__}")
 
 
 def _numbered(
@@ -220,16 +223,16 @@ def _training_mode(model: SentenceTransformer, settings: Training, seed: int) ->
 
     on_gpu = model.device.type == "cuda"
     with torch.random.fork_rng(devices=[model.device] if on_gpu else []), torch.enable_grad():
-        model.train(bool(settings.dropout))
+        model.train(settings.dropout)
         frozen: list[torch.nn.Parameter] = []
         query, document = towers(model)
         if settings.freeze_embeddings:
             frozen += [one.transformers_model.get_input_embeddings().weight for one in {query, document}]
-        if settings.towers != "shared":
-            frozen += (document if settings.towers == "query" else query).parameters()
+        if settings.trains != "shared":
+            frozen += (document if settings.trains == "query" else query).parameters()
         if settings.lora is not None:
             both = tuple(dict.fromkeys((query, document)))
-            trained = {"shared": both, "query": (query,), "document": (document,)}[settings.towers]
+            trained = {"shared": both, "query": (query,), "document": (document,)}[settings.trains]
             add_low_rank(trained, settings.lora, seed)
         for parameter in frozen:
             parameter.requires_grad_(False)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from ranksaga.config.presets import PRESETS
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.weight_files import save_weights
 from ranksaga.files import write_json
-from ranksaga.recipe import PRESETS
 from ranksaga.run import sources
 from ranksaga.run.stages import train
 from ranksaga.run.store import Entry

@@ -47,9 +47,9 @@ class CompareInputs(Inputs):
 
 def compare_systems(context: Context, plan: Plan, systems: Sequence[System]) -> Entry:
     """Compare all systems with the baseline, query by query."""
-    bm25, baseline, *presets = systems
+    bm25, baseline, *trained = systems
     scored = [*baseline.scored, *bm25.scored, *baseline.mixed]
-    for system in presets:
+    for system in trained:
         scored += [*system.scored, *system.mixed]
     inputs = CompareInputs(
         values=tuple((one.name, one.member.dataset.name, one.entry.identity, one.out_of_fold) for one in scored),

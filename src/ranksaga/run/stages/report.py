@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ranksaga.config.recipe import Recipe, dump_recipe
 from ranksaga.encode.encoder import Encoder
 from ranksaga.evaluate.evaluation import Origin
 from ranksaga.evaluate.per_query import PER_QUERY, write_evaluation
 from ranksaga.files import file_name, write_json
-from ranksaga.recipe import Recipe, dump_recipe
-from ranksaga.report.data import FIRST_STUDY, CurvePoint, Facts, ReportData, Selection
+from ranksaga.report.data import CurvePoint, Facts, ReportData, Selection
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.write import write_report
 from ranksaga.retrieve.trec import write_run
@@ -59,7 +59,7 @@ class ReportInputs(Inputs):
 
 @dataclass(frozen=True)
 class Results:
-    """What was run, and all that the stages before left. ``trained`` and ``selected`` are by preset, then by view."""
+    """What was run, and all that the stages before left. ``trained`` and ``selected`` are by system, then by view."""
 
     recipe: Recipe
     datasets: tuple[RunDataset, ...]
@@ -82,9 +82,9 @@ class Results:
         return self.systems[1]
 
     @property
-    def last(self) -> System:
-        """Those of the preset that ships."""
-        return self.systems[-1]
+    def shipped(self) -> System:
+        """Those of the system that ships."""
+        return next(system for system in self.systems if system.name == self.recipe.shipped)
 
 
 def write_results(store: Store, results: Results) -> Entry:
@@ -108,13 +108,13 @@ def write_results(store: Store, results: Results) -> Entry:
 
 
 def _identities(entries: Mapping[str, Mapping[str, Entry]]) -> tuple[tuple[str, str, str], ...]:
-    return tuple((preset, view, entry.identity) for preset, views in entries.items() for view, entry in views.items())
+    return tuple((system, view, entry.identity) for system, views in entries.items() for view, entry in views.items())
 
 
 def _write(inputs: ReportInputs, folder: Path, *, results: Results, costs: tuple[Facts, ...]) -> Summary:
     for system in results.systems:
         _write_system(results, system, folder)
-    write_shipped_model(results.last, results.baseline, results.plan, results.recipe.name, folder)
+    write_shipped_model(results.shipped, results.baseline, results.plan, results.recipe.name, folder)
     write_json(folder / RECORD, _record(results))
     write_report(_report_data(results, costs), folder)
     return {}
@@ -122,18 +122,18 @@ def _write(inputs: ReportInputs, folder: Path, *, results: Results, costs: tuple
 
 def _record(results: Results) -> dict[str, Any]:
     """For run.json: all that is needed to know what was done, and no text of a dataset."""
-    last = results.recipe.presets[-1]
+    shipped = results.recipe.shipped
     return {
         "recipe": results.recipe.model_dump(mode="json"),
         "environment": describe_environment(),
         "encoder": results.base.spec.facts,
         "datasets": {member.name: member.dataset.fingerprint for member in results.datasets},
-        "plan": results.plan.counts(results.recipe.training[last]),
+        "plan": results.plan.counts(results.recipe.shipped_training),
         "training": {
-            preset: {view: entry.summary for view, entry in entries.items()}
-            for preset, entries in results.trained.items()
+            system: {view: entry.summary for view, entry in entries.items()}
+            for system, entries in results.trained.items()
         },
-        "selection": {view: read_choice(entry).summary for view, entry in results.selected[last].items()},
+        "selection": {view: read_choice(entry).summary for view, entry in results.selected[shipped].items()},
         "hybrid": {
             system.name: {
                 scored.member.name: [asdict(blend) for blend in read_blends(scored)] for scored in system.mixed
@@ -181,8 +181,8 @@ def _write_system(results: Results, system: System, folder: Path) -> None:
 
 
 def _report_data(results: Results, costs: tuple[Facts, ...]) -> ReportData:
-    recipe, spec, last = results.recipe, results.base.spec, results.last.name
-    choice = read_choice(results.selected[last][SHIPPED])
+    recipe, spec, shipped = results.recipe, results.base.spec, results.shipped.name
+    choice = read_choice(results.selected[shipped][SHIPPED])
     texts = {
         (member.dataset.name, member.dataset.queries.ids[row]): member.dataset.queries.texts[row]
         for member in results.datasets
@@ -199,11 +199,10 @@ def _report_data(results: Results, costs: tuple[Facts, ...]) -> ReportData:
     return ReportData(
         title=recipe.name,
         comparison=comparison,
-        headline=last,
-        shipped=last if choice.weight > 0 else "baseline",
+        headline=shipped,
+        shipped=shipped if choice.weight > 0 else "baseline",
         shipped_reason=choice.reason,
         references=("bm25", "baseline_hybrid"),
-        promise=FIRST_STUDY if {"v1", "v2"} & set(recipe.presets) else None,
         selections=_selections(results),
         leakage=results.plan.findings,
         notes=_notes(results),
@@ -220,9 +219,8 @@ def _report_data(results: Results, costs: tuple[Facts, ...]) -> ReportData:
 def _selections(results: Results) -> tuple[Selection, ...]:
     selections = []
     roles = {member.name: member.role for member in results.datasets}
-    preset = results.recipe.presets[-1]
-    settings = results.recipe.training[preset]
-    for view, entry in results.selected[preset].items():
+    shipped, settings = results.recipe.shipped, results.recipe.shipped_training
+    for view, entry in results.selected[shipped].items():
         choice = read_choice(entry)
         points = []
         for candidate in choice.candidates:
@@ -243,18 +241,18 @@ def _selections(results: Results) -> tuple[Selection, ...]:
                 )
             )
         if points:
-            name = preset if view == SHIPPED else f"{preset} {view}"
+            name = shipped if view == SHIPPED else f"{shipped} {view}"
             selections.append(Selection(name, tuple(points), choice.reason))
     return tuple(selections)
 
 
 def _notes(results: Results) -> tuple[str, ...]:
     notes = list(results.plan.notes)
-    for preset, entries in results.trained.items():
+    for name, entries in results.trained.items():
         for view, entry in entries.items():
             summary = TrainingSummary.of(entry)
             if summary.capped:
-                notes.append(f"{preset} ({view}): capped at {summary.steps} steps, fewer than its epochs ask for.")
+                notes.append(f"{name} ({view}): capped at {summary.steps} steps, fewer than its epochs ask for.")
     for system in results.systems:
         if system.mixed:
             shown = "; ".join(

@@ -98,9 +98,9 @@ class System:
 def score(
     context: Context, plan: Plan, baselines: Baselines, selected: Mapping[str, Mapping[str, Entry]]
 ) -> tuple[System, ...]:
-    """BM25, the base model, and every preset by the models that selection chose (by preset and view)."""
+    """BM25, the base model, and every system by the models that selection chose (by system and view)."""
     systems = [_of_bm25(context, plan, baselines), _of_base(context, plan, baselines)]
-    return (*systems, *(_of_preset(context, plan, baselines, preset, views) for preset, views in selected.items()))
+    return (*systems, *(_of_trained(context, plan, baselines, name, views) for name, views in selected.items()))
 
 
 def read_evaluation(scored: Scored, plan: Plan) -> Evaluation:
@@ -136,23 +136,21 @@ def _of_base(context: Context, plan: Plan, baselines: Baselines) -> System:
     return System("baseline", context.encoder, tuple(scored), tuple(mixed))
 
 
-def _of_preset(
-    context: Context, plan: Plan, baselines: Baselines, preset: str, selected: Mapping[str, Entry]
-) -> System:
-    """A preset: each query by a model that never saw it."""
+def _of_trained(context: Context, plan: Plan, baselines: Baselines, name: str, selected: Mapping[str, Entry]) -> System:
+    """A system that was trained: each query by a model that never saw it."""
     views = tuple(selected)
     pieces = [(member, view) for member in context.datasets for view in plan.scoring_views(member.name, views)]
     # The shipped model scores nothing where all datasets are cross-fitted, and is shipped all the same.
     encoders = {
-        view: chosen_encoder(context, preset, selected[view])
+        view: chosen_encoder(context, name, selected[view])
         for view in dict.fromkeys([*(view for _, view in pieces), SHIPPED])
     }
 
     def rank(piece: tuple[RunDataset, str]) -> Entry:
         member, view = piece
-        rows = rows_of(plan.rows_to_rank(member.name, view, context.recipe.training[preset]))
+        rows = rows_of(plan.rows_to_rank(member.name, view, context.recipe.systems[name]))
         encoder, dataset = encoders[view], member.dataset
-        label = f"{preset} {member.name}" + ("" if view == SHIPPED else f" {view}")
+        label = f"{name} {member.name}" + ("" if view == SHIPPED else f" {view}")
         inputs = ScoreInputs(encoder.spec.identity, dataset.fingerprint, rows, context.recipe.depth)
         work = partial(encode_and_rank, encoder=encoder, dataset=dataset, console=context.console, label=label)
         return context.store.work(label, inputs, work)
@@ -162,10 +160,10 @@ def _of_preset(
     for member in context.datasets:
         parts = _parts(plan, member, {view: entry for (other, view), entry in ranked if other is member})
         out_of_fold = len(parts) > 1
-        scored.append(_evaluated(context, plan, preset, member, parts, out_of_fold=out_of_fold))
-        if preset == context.recipe.presets[-1]:
+        scored.append(_evaluated(context, plan, name, member, parts, out_of_fold=out_of_fold))
+        if name == context.recipe.shipped:
             mixed += _mixed(context, plan, "hybrid", member, parts, baselines, out_of_fold)
-    return System(preset, encoders[SHIPPED], tuple(scored), tuple(mixed))
+    return System(name, encoders[SHIPPED], tuple(scored), tuple(mixed))
 
 
 def _parts(plan: Plan, member: RunDataset, entries: Mapping[str, Entry]) -> list[Part]:
@@ -193,7 +191,7 @@ def _mixed(
     out_of_fold: bool,
 ) -> list[Scored]:
     """The system with BM25 mixed in, the blend chosen on each view's dev queries; none where there are none."""
-    settings = context.recipe.training[context.recipe.presets[-1]]
+    settings = context.recipe.shipped_training
     devs = [plan.dev(member.name, part.view, settings) for part in parts]
     known = [dev for dev in devs if dev is not None and len(dev)]
     if len(known) < len(devs):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ranksaga.config.training import Training
 from ranksaga.data.dataset import Qrels
 from ranksaga.encode.encoder import Encoder
 from ranksaga.errors import StageError
 from ranksaga.files import read_json, write_json
-from ranksaga.recipe import Training
 from ranksaga.run.console import Console
 from ranksaga.run.context import Context, base_state, copy_of_base
 from ranksaga.run.measure import rankings_of
@@ -38,8 +36,8 @@ WEIGHTS = "model.safetensors"
 class SelectInputs(Inputs):
     """Of one choice.
 
-    ``asks_dev`` is whether dev queries decide; the recipe's ``search`` is one of the things that say so. ``dev`` are
-    (name, role, fingerprint) of the dev sets, whose content holds what the constants of their making changed.
+    ``asks_dev`` is whether dev queries decide. ``dev`` are (name, role, fingerprint) of the dev sets, whose content
+    holds what the constants of their making changed.
     """
 
     STAGE = SELECT
@@ -77,11 +75,6 @@ class Choice:
         chosen = self.epoch, self.weight, self.document_weight
         return (candidate.epoch, candidate.weight, candidate.document_weight) == chosen
 
-    def gain(self, datasets: Collection[str]) -> float:
-        """Mean relative change on these datasets' dev; 0 where the base model stays."""
-        chosen = [candidate for candidate in self.candidates if self.is_of(candidate)]
-        return max((_mean_gain(self.base, candidate.scores, datasets) for candidate in chosen), default=0.0)
-
 
 def dev_sets(context: Context, settings: Training, devs: Mapping[str, Qrels], baselines: Baselines) -> list[DevSet]:
     """What selection looks at of each dataset that has dev queries."""
@@ -100,19 +93,19 @@ def dev_sets(context: Context, settings: Training, devs: Mapping[str, Qrels], ba
 
 def select(context: Context, job: TrainingJob, trained: Trained, sets: Sequence[DevSet]) -> Entry:
     """Choose epoch and weights on dev, and keep the chosen ones. The choice is on disk before any test score."""
-    settings = job.settings
+    settings, after = job.settings, job.settings.then_documents
     inputs = SelectInputs(
         encoder=context.encoder.spec.identity,
         trained=tuple(entry.identity for entry in trained.entries("").values()),
-        # The first study's way: the last epoch as it is, and no dev score asked.
-        asks_dev=settings.merge_weights != (1.0,) or settings.towers != "shared" or settings.search > 0,
+        # With nothing but the whole step to choose, the last epoch is taken as it is.
+        asks_dev=settings.merge_weights != (1.0,) or settings.trains != "shared",
         weights=settings.merge_weights,
-        document_weights=settings.documents.weights if settings.documents is not None else None,
+        document_weights=after.weights if after is not None else None,
         tolerance=settings.tolerance,
         standard_errors=settings.standard_errors,
         dev=tuple((dev.name, dev.role, dev.dataset.fingerprint) for dev in sets),
     )
-    label = f"{job.preset} {job.view}"
+    label = f"{job.system} {job.view}"
     work = partial(
         _select,
         settings=settings,
@@ -125,13 +118,13 @@ def select(context: Context, job: TrainingJob, trained: Trained, sets: Sequence[
     return context.store.work(label, inputs, work)
 
 
-def chosen_encoder(context: Context, preset: str, selected: Entry) -> Encoder:
+def chosen_encoder(context: Context, system: str, selected: Entry) -> Encoder:
     """The encoder around the chosen weights."""
     from ranksaga.encode.weight_files import load_weights
 
     if read_choice(selected).weight == 0:
         return context.encoder
-    model = copy_of_base(context.encoder, context.recipe.training[preset])
+    model = copy_of_base(context.encoder, context.recipe.systems[system])
     model.load_state_dict(load_weights(selected.folder / WEIGHTS))
     return context.encoder.with_model(model)
 
@@ -164,7 +157,7 @@ def _select(
     from ranksaga.encode.weight_files import save_weights
 
     if not inputs.asks_dev:
-        choice = Choice(trained.epochs, 1.0, None, "last epoch, as the preset says", {}, ())
+        choice = Choice(trained.epochs, 1.0, None, "last epoch, as the settings say", {}, ())
     elif not any(dev.role == "trained" for dev in sets):
         choice = Choice(0, 0.0, None, "no dataset has dev queries to choose by (add a dev split): base kept", {}, ())
     else:
@@ -233,7 +226,3 @@ def _mixed(
     for names, weight in parts:
         mixed |= interpolate({name: base[name] for name in names}, {name: tuned[name] for name in names}, weight)
     return mixed
-
-
-def _mean_gain(base: Mapping[str, float], scores: Mapping[str, float], datasets: Collection[str]) -> float:
-    return float(np.mean([relative(base[name], score) for name, score in scores.items() if name in datasets]))

@@ -1,4 +1,4 @@
-"""The stage ``train``: one training for each preset, view of the splits and seed; then documents, where asked."""
+"""The stage ``train``: one training for each system, view of the splits and seed; then documents, where asked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranksaga.config.training import Distilled, Documents, Labelled, Tower, Training
 from ranksaga.data.dataset import Qrels
 from ranksaga.encode.encoder import Encoder
-from ranksaga.recipe import Training
 from ranksaga.run.console import Console
 from ranksaga.run.context import Context, RunDataset, copy_of_base
 from ranksaga.run.measure import hash_of, vectors_of
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from ranksaga.train.teacher import Teacher
     from ranksaga.train.trainer import Progress
 
-__all__ = ["Trained", "TrainingJob", "TrainingSummary", "documents_phase", "train", "trials"]
+__all__ = ["Trained", "TrainingJob", "TrainingSummary", "documents_phase", "train"]
 
-SEARCH, REPEAT = 12, 13  # streams of random draws, beside those of ``sources``
+REPEAT = 13  # a stream of random draws, beside those of ``sources``
+# Weight against the base of the queries' tower that documents learn from.
+QUERY_WEIGHT = 0.75
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class TrainingJob:
     ``repeat`` 0, 1, ... are trainings on the same with seeds of their own.
     """
 
-    preset: str
+    system: str
     settings: Training
     view: str
     training: Mapping[str, Qrels]
@@ -93,18 +95,6 @@ class TrainingJob:
         if self.repeat == 0:
             return first
         return int(np.random.SeedSequence([first, REPEAT, self.repeat]).generate_state(1)[0])
-
-
-def trials(settings: Training, seed: int) -> list[Training]:
-    """The settings, and ``search`` others: learning rates up to 4 times lower or higher, half to twice the epochs."""
-    rng = np.random.default_rng([seed, SEARCH])
-    tried = [settings]
-    for _ in range(settings.search):
-        rate = settings.learning_rate * float(4.0 ** rng.uniform(-1, 1))
-        epochs = max(1, round(settings.epochs * float(2.0 ** rng.uniform(-1, 1))))
-        # Two digits: a rate is no more precise than that, and a person has to read it.
-        tried.append(settings.model_copy(update={"learning_rate": float(f"{rate:.1e}"), "epochs": epochs}))
-    return tried
 
 
 @dataclass(frozen=True)
@@ -149,24 +139,24 @@ def train(context: Context, job: TrainingJob) -> Trained:
     """Fine-tune the base model, once for each seed, and then documents where the settings ask."""
     repeats = [replace(job, repeat=repeat) for repeat in range(job.settings.seeds)]
     trained = Trained(tuple(context.workers.map(partial(_phase, context), repeats)), None)
-    if job.settings.documents is None:
+    if job.settings.then_documents is None:
         return trained
     return replace(trained, documents=_phase(context, job, trained))
 
 
-def documents_phase(settings: Training) -> Training:
-    """The settings of the second phase of a training that has one."""
-    after = settings.documents
-    assert after is not None
-    return settings.model_copy(
-        update={
-            "towers": "document",
-            "epochs": after.epochs,
-            "learning_rate": after.learning_rate,
-            "seeds": 1,
-            "documents": None,
-        }
-    )
+class DocumentsPhase(Distilled):
+    """A training's second phase: the documents' tower learns, from a queries' tower that no longer changes."""
+
+    @property
+    def trains(self) -> Tower:
+        """The documents' tower."""
+        return "document"
+
+
+def documents_phase(settings: Training, after: Documents) -> DocumentsPhase:
+    """The settings of the second phase."""
+    changed = {"epochs": after.epochs, "learning_rate": after.learning_rate, "seeds": 1, "documents": None}
+    return DocumentsPhase.model_validate({**settings.model_dump(), **changed})
 
 
 def _phase(context: Context, job: TrainingJob, before: Trained | None = None) -> Entry:
@@ -179,10 +169,11 @@ def _phase(context: Context, job: TrainingJob, before: Trained | None = None) ->
     """
     settings = job.settings
     start: tuple[str | float, ...] = ()
-    name = f"{job.preset} {job.view}" + (f" seed {job.repeat + 1}" if job.repeat else "")
-    if before is not None and job.settings.documents is not None:
-        settings = documents_phase(job.settings)
-        start = (*(entry.identity for entry in before.queries), job.settings.documents.query_weight)
+    name = f"{job.system} {job.view}" + (f" seed {job.repeat + 1}" if job.repeat else "")
+    after = settings.then_documents
+    if before is not None and after is not None:
+        settings = documents_phase(settings, after)
+        start = (*(entry.identity for entry in before.queries), QUERY_WEIGHT)
         name += " documents"
     members = [member for member in context.datasets if member.name in job.training]
     inputs = TrainInputs(
@@ -211,8 +202,8 @@ def _phase(context: Context, job: TrainingJob, before: Trained | None = None) ->
 def _constants(settings: Training) -> dict[str, Any]:
     """The constants that a training with these settings depends on."""
     values: dict[str, Any] = {"FORMAT": trainer.FORMAT, "CLIP": step.CLIP, **source_constants(settings)}
-    if settings.distillation is not None:
-        return {**values, "NEARBY": distill.NEARBY, "CANDIDATES": distill.CANDIDATES}
+    if isinstance(settings, Distilled):
+        return {**values, "ANCHOR": distill.ANCHOR, "NEARBY": distill.NEARBY, "CANDIDATES": distill.CANDIDATES}
     return {**values, "DEFAULT_SCALE": step.DEFAULT_SCALE, "PATIENCE": batches.PATIENCE}
 
 
@@ -233,12 +224,12 @@ def _fit(
 
     sources: Sequence[TrainingPairs] | Sequence[Teacher]
     teachers: list[Teacher] = []
-    if settings.distillation is None:
+    if isinstance(settings, Labelled):
         sources = [
             labelled_source(member.dataset, job.training[member.name], settings, vectors_of(job.baselines[member.name]))
             for member in members
         ]
-    else:
+    elif isinstance(settings, Distilled):
         for member in members:
             vectors, judgments = vectors_of(job.baselines[member.name]), job.training[member.name]
             source = teacher_source(member.dataset, judgments, settings.distillation, vectors, base, inputs.seed)
@@ -255,9 +246,8 @@ def _fit(
         folder=folder,
     )
     model = copy_of_base(base, settings)
-    if before is not None and job.settings.documents is not None:
-        weight = job.settings.documents.query_weight
-        model.load_state_dict(interpolate(model.state_dict(), before.weights(before.epochs), weight))
+    if before is not None:
+        model.load_state_dict(interpolate(model.state_dict(), before.weights(before.epochs), QUERY_WEIGHT))
     with _bar(console, f"{TRAIN.name} {label}") as progress:
         result = workers.train(model, sources, settings, progress=progress, **options)
     epochs = tuple(str(path.relative_to(folder)) for path in result.epochs)

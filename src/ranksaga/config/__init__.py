@@ -1,0 +1,1 @@
+"""What a run is told: one YAML file, checked before anything else is done."""
