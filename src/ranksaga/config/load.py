@@ -196,5 +196,5 @@ def _unknown(place: tuple[str, ...], method: str | None) -> str:
                 )
     gone = GONE.get(place[2], {}) if len(place) == 4 else GONE
     if method is not None and name in gone:
-        return f"{key} is no setting any more; remove it, and write what you want to compare as systems of their own"
+        return f"{key} is no setting any more; remove it (docs/training.md, From earlier releases, says what holds now)"
     return f"unknown key {key!r}; {suggestion(name, _fields(place[:-1], method))}"
