@@ -11,14 +11,17 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ranksaga.errors import RecipeError
+from ranksaga.untrusted.escape import cut, shown
+from ranksaga.untrusted.input_files import read_bounded
+from ranksaga.untrusted.yaml_input import DEEPEST, LARGEST, YamlError, dump_yaml, read_yaml
 
 __all__ = ["PRESETS", "QUICKSTART", "Distillation", "Documents", "Recipe", "Training", "dump_recipe", "load_recipe"]
 
@@ -248,7 +251,9 @@ def _changed(values: dict[str, Any], changes: dict[str, Any] | Training) -> dict
 class Recipe(Settings):
     """One run: a base model, the datasets it is to become better on, and how."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder")
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="name of the run's folder"
+    )
     model: str = Field("minilm", min_length=1, description="a sentence-transformers model: folder, hub id, or minilm")
     datasets: tuple[str, ...] = Field(min_length=1, description="datasets that are trained on and scored")
     guards: tuple[str, ...] = Field((), description="datasets that are scored and never trained on")
@@ -258,7 +263,7 @@ class Recipe(Settings):
     training: Mapping[str, Training] = Field(
         default_factory=dict, description="changes to a preset, by its name", validate_default=True
     )
-    seed: int = Field(0, ge=0, description="seed of every random choice")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of every random choice")
     precision: Precision = Field("auto", description="of encoding and training; auto: what is faster on the device")
     max_length: int | None = Field(None, ge=8, description="tokens per text; none: the model's own limit")
     query_prompt: str | None = Field(None, description="put before every query; none: the model's own or its family's")
@@ -301,7 +306,7 @@ class Recipe(Settings):
             )
         for field in ("datasets", "guards", "presets"):
             values = getattr(self, field)
-            twice = sorted({value for value in values if values.count(value) > 1})
+            twice = sorted(value for value, count in Counter(values).items() if count > 1)
             if twice:
                 raise ValueError(f"{field}: {', '.join(twice)} is named twice")
         return self
@@ -355,7 +360,7 @@ def load_recipe(
         key, separator, value = override.partition("=")
         if not separator:
             raise RecipeError(f"--set {override}: expected KEY=VALUE, as in --set training.best.epochs=2")
-        _set(values, origins, key.strip(), value, f"--set {override}")
+        _set(values, origins, key.strip(), value, f"--set {cut(override)}")
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -366,54 +371,37 @@ def dump_recipe(recipe: Recipe) -> str:
     """The recipe as resolved, as YAML; only presets that run are shown."""
     values = recipe.model_dump(mode="json")
     values["training"] = {name: values["training"][name] for name in recipe.presets}
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return dump_yaml(values)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
     """The values, and where each is written: file and line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        document = read_yaml(read_bounded(path, LARGEST))
     except FileNotFoundError:
         raise RecipeError(
             f"{path}: there is no such recipe; write one, or run without a recipe for the quickstart"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}); a recipe is a YAML file") from None
-    try:
-        values = yaml.safe_load(text)
-        node = yaml.compose(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it cannot be parsed"
-        raise RecipeError(f"{path}{line}: not valid YAML: {problem}; mend that line") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror or error}); a recipe is a YAML file") from None
+    except YamlError as error:
+        line = f":{error.line}" if error.line else ""
+        raise RecipeError(f"{path}{line}: not valid YAML: {error.problem}; mend that line") from None
+    values = document.value
     if not isinstance(values, dict):
         found = "an empty file" if values is None else f"a {type(values).__name__}"
         raise RecipeError(f"{path}:1: expected keys and values (model: ..., datasets: [...]), found {found}")
-    return values, {place: f"{path}:{line}" for place, line in _lines(node).items()}
-
-
-def _lines(node: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    found: dict[tuple[str, ...], int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            place = (*prefix, str(key.value))
-            found[place] = key.start_mark.line + 1
-            found.update(_lines(value, place))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            place = (*prefix, str(index))
-            found[place] = value.start_mark.line + 1
-            found.update(_lines(value, place))
-    return found
+    return values, {place: f"{path}:{line}" for place, line in document.lines.items()}
 
 
 def _set(values: dict[str, Any], origins: dict[tuple[str, ...], str], key: str, text: str, source: str) -> None:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RecipeError(f"{source}: the value is not valid YAML; quote it") from None
+        value = read_yaml(text).value
+    except YamlError as error:
+        raise RecipeError(f"{source}: the value is not valid YAML ({error.problem}); quote it") from None
     *parents, last = key.split(".")
+    if len(parents) > DEEPEST:
+        raise RecipeError(f"{source}: a key of {len(parents) + 1} parts; no setting lies so deep")
     place = values
     for parent in parents:
         inner = place.setdefault(parent, {})
@@ -451,4 +439,4 @@ def _explain(error: ValidationError, recipe: str, origins: Mapping[tuple[str, ..
     message = first["msg"].removeprefix("Value error, ")
     if not place:
         return f"{where}: {message}"
-    return f"{where}: {key}: {message[0].lower()}{message[1:]}; found {first['input']!r}"
+    return f"{where}: {key}: {message[0].lower()}{message[1:]}; found {shown(first['input'])}"
