@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlsplit, urlunsplit
 
 __all__ = [
+    "breaks_lines",
     "code_block",
     "csv_cell",
     "cut",
-    "has_controls",
+    "is_name",
     "markdown",
     "one_line",
     "printable",
@@ -32,7 +33,8 @@ _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _LINES = "\u2028\u2029"
 _CONTROLS = "\x00-\x1f\x7f-\x9f"
 _UNSAFE = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_LINES}\ud800-\udfff{_BIDI}\U000e0000-\U000e007f]")
-_BREAKING = re.compile(rf"[{_CONTROLS}{_LINES}]")
+_PARTING = re.compile(rf"[\s{_CONTROLS}{_LINES}]")
+_UNNAMED = re.compile(rf"[{_CONTROLS}{_LINES}\ud800-\udfff]")
 _FORMULA = re.compile(r"[=+\-@\t\r\n'＝＋－＠]")
 # At the start of a text: headings, quotes, lists, rules. Negative and signed figures are none.
 _BLOCK = re.compile(r"(?:[#>~]|[-+=](?=[\s=-]|$)|\d+(?=[.)](?:\s|$)))")
@@ -56,9 +58,14 @@ def shown(value: object, limit: int = 200) -> str:
     return cut(repr(value), limit)
 
 
-def has_controls(text: str) -> bool:
-    """Whether a text has a control character (tabs and line ends are some) or another end of a line."""
-    return _BREAKING.search(text) is not None
+def breaks_lines(text: str) -> bool:
+    """Whether a text has a tab or an end of a line, with which an id would forge columns and lines of tables."""
+    return any(mark in text for mark in "\t\r\n")
+
+
+def is_name(value: object) -> bool:
+    """Whether it is text that can name something in one line of UTF-8: no control characters, no halves of others."""
+    return isinstance(value, str) and _UNNAMED.search(value) is None
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -107,11 +114,11 @@ def csv_cell(text: str) -> str:
 def trec_id(identifier: str) -> str:
     """An id as a column of a TREC file: readers split lines at white space, so an id that has some is percent-encoded.
 
-    Ids without white space, nearly all, are as they are.
+    So are control characters. Ids without either, nearly all, are as they are.
     """
-    if identifier.split() == [identifier]:
+    if not _PARTING.search(identifier):
         return identifier
-    return re.sub(r"[\s%]", lambda match: quote(match.group()), identifier)
+    return _PARTING.sub(lambda match: quote(match.group()), identifier.replace("%", "%25"))
 
 
 def public_url(url: str) -> str:

@@ -23,11 +23,9 @@ def parse_json(text: str) -> Any:
             than 4,300 digits. The message is one short line.
     """
     try:
-        return json.loads(
-            text, object_pairs_hook=_distinct, parse_constant=_not_finite, parse_float=_finite, parse_int=_short
-        )
+        return _DECODER.decode(text)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError("maximum recursion depth exceeded, it is nested too deeply") from None
 
 
 def load_json(path: Path) -> Any:
@@ -64,3 +62,8 @@ def _short(text: str) -> int:
     if len(text) > _DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_distinct, parse_constant=_not_finite, parse_float=_finite, parse_int=_short
+)
