@@ -46,7 +46,8 @@ _SECRET_NAME = re.compile(
     r"TOKEN(?!I)|SECRET|PASSW|APIKEY|API_KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIAL|BEARER", re.IGNORECASE
 )
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>()]+", re.IGNORECASE)
-_SHORTEST_SECRET = 8
+_SHORTEST_SECRET = 8  # characters: a shorter value would be found in ordinary words
+_SHORTEST_PASSWORD = 4
 HIDDEN = "***"
 
 
@@ -138,13 +139,24 @@ def public_url(url: str) -> str:
 def without_secrets(text: str, environment: Mapping[str, str] | None = None) -> str:
     """A message without users, passwords and queries of addresses, and without the environment's tokens.
 
-    A token is the value of a variable whose name says so (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...).
+    A token is the value of a variable whose name says so (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...), and a password in an
+    address that a variable holds (RANKSAGA_BEIR_URL, HF_ENDPOINT, HTTPS_PROXY, ...).
     """
-    environment = os.environ if environment is None else environment
-    for name, value in environment.items():
-        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name):
-            text = text.replace(value, HIDDEN)
+    for secret in _secrets(os.environ if environment is None else environment):
+        text = text.replace(secret, HIDDEN)
     return _URL.sub(lambda match: public_url(match.group()) if _has_secret(match.group()) else match.group(), text)
+
+
+def _secrets(environment: Mapping[str, str]) -> list[str]:
+    """Longest first, so that none is left in part."""
+    secrets = set()
+    for name, value in environment.items():
+        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET:
+            secrets.add(value)
+        if "://" in value and "@" in value:
+            user = value.partition("://")[2].partition("/")[0].rpartition("@")[0]
+            secrets |= {part for part in (user, user.partition(":")[2]) if len(part) >= _SHORTEST_PASSWORD}
+    return sorted(secrets, key=len, reverse=True)
 
 
 def _has_secret(url: str) -> bool:
