@@ -14,7 +14,7 @@ LEVELS = (
     *("kernels", "data", "encode", "retrieve", "evaluate", "train", "compare", "report"),
     *("run", "estimate", "backends", "cli"),
 )
-FOR_EVERYONE = ("errors", "files", "memory", "profile", "config")
+FOR_EVERYONE = ("errors", "files", "memory", "profile", "config", "untrusted")
 MODULES = sorted(path for path in SOURCE.rglob("*.py"))
 
 

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from ranksaga import __version__
 from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError
+from ranksaga.untrusted.escape import one_line, printable, without_secrets
 
 if TYPE_CHECKING:
     from ranksaga.config.recipe import Recipe
@@ -57,9 +58,23 @@ Out = Annotated[Path, typer.Option("--out", help="Folder that receives the run."
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe.")]
 
 
+class _Formatter(logging.Formatter):
+    """Log lines that foreign text can neither leave nor act in, and without tokens."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """One line, whatever the message holds."""
+        record.message = one_line(without_secrets(record.message))
+        return super().formatMessage(record)
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    """Print; foreign text in it cannot act on the terminal."""
+    typer.echo(printable(text), err=err)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"ranksaga {__version__}")
+        _echo(f"ranksaga {__version__}")
         raise typer.Exit
 
 
@@ -70,11 +85,9 @@ def _root(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the library's log on stderr.")] = False,
 ) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.ERROR,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.ERROR)
 
 
 @app.command()
@@ -116,18 +129,18 @@ def run(
     if dry_run:
         _check_names(resolved, on, detach=detach)
         folder = out / resolved.name
-        typer.echo(f"{dump_recipe(resolved)}# folder: {folder}")
+        _echo(f"{dump_recipe(resolved)}# folder: {folder}")
         for stage, done in stages_done(resolved, folder):
-            typer.echo(f"# {stage.name:10s} {'done' if done else 'to do':5s}  {stage.description}")
+            _echo(f"# {stage.name:10s} {'done' if done else 'to do':5s}  {stage.description}")
         return
     with profiled() if profile else nullcontext() as times:
         outcome = launch(resolved, out / resolved.name, on=on, detach=detach, start=start, stop=stop, fresh=fresh)
     if times is not None:
-        typer.echo(f"{write_profile(times, resolved, out / resolved.name)}\n", err=as_json)
+        _echo(f"{write_profile(times, resolved, out / resolved.name)}\n", err=as_json)
     if as_json:
-        typer.echo(json.dumps(outcome.as_json(), indent=2))
+        _echo(json.dumps(outcome.as_json(), indent=2))
     else:
-        typer.echo(outcome.text())
+        _echo(outcome.text())
 
 
 def _check_names(recipe: Recipe, on: str, *, detach: bool) -> None:
@@ -195,12 +208,12 @@ def benchmark(
         console=Terminal(),
     )
     if as_json:
-        typer.echo(json.dumps({r.dataset: {key: r.mean(key) for key in r.values} for r in results}, indent=2))
+        _echo(json.dumps({r.dataset: {key: r.mean(key) for key in r.values} for r in results}, indent=2))
         return
     for result in results:
         shown = ("ndcg_at_10", "map_at_100", "recall_at_100", "mrr_at_10")
         figures = "  ".join(f"{key} {result.mean(key):.4f}" for key in shown)
-        typer.echo(f"{result.dataset:24s} {figures}  ({len(result.query_ids)} queries)")
+        _echo(f"{result.dataset:24s} {figures}  ({len(result.query_ids)} queries)")
 
 
 @app.command()
@@ -221,9 +234,9 @@ def compare(
     from ranksaga.run.single import compare_results
 
     compared = compare_results(baseline, candidate)
-    typer.echo(json.dumps(compared.rows, indent=2) if as_json else compared.table)
+    _echo(json.dumps(compared.rows, indent=2) if as_json else compared.table)
     for remark in compared.remarks:
-        typer.echo(remark, err=as_json)
+        _echo(remark, err=as_json)
     reasons = [*compared.unmatched, *([] if allow_other_settings else compared.settings)]
     if compared.regressed:
         worse = ", ".join(compared.regressed)
@@ -252,7 +265,7 @@ def report(
             f"go on with: ranksaga run {source} --out {run_folder.parent}"
         )
     outcome = launch(recipe, run_folder, start=REPORT.name)
-    typer.echo(json.dumps(outcome.as_json(), indent=2) if as_json else outcome.text())
+    _echo(json.dumps(outcome.as_json(), indent=2) if as_json else outcome.text())
 
 
 @app.command()
@@ -277,7 +290,7 @@ def estimate(
     from ranksaga.run.console import Terminal
 
     found = estimated(resolved, Terminal(), gpu=gpu, price=hourly)
-    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else found.text())
+    _echo(json.dumps(found.as_json(), indent=2) if as_json else found.text())
 
 
 @app.command()
@@ -286,9 +299,7 @@ def doctor(as_json: Json = False) -> None:
     from ranksaga.run.environment import describe_environment
 
     facts = describe_environment(probe=True)
-    typer.echo(
-        json.dumps(facts, indent=2) if as_json else "\n".join(f"{key:24s} {value}" for key, value in facts.items())
-    )
+    _echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{key:24s} {value}" for key, value in facts.items()))
 
 
 @app.command()
@@ -302,15 +313,15 @@ def cache(
 
     if clear:
         freed = clear_cache()
-        typer.echo(json.dumps({"freed_bytes": freed}) if as_json else f"{freed / 1e6:.1f} MB freed")
+        _echo(json.dumps({"freed_bytes": freed}) if as_json else f"{freed / 1e6:.1f} MB freed")
         return
     models = cached_models()
     if as_json:
-        typer.echo(json.dumps([asdict(model) for model in models], indent=2))
+        _echo(json.dumps([asdict(model) for model in models], indent=2))
         return
     for model in models:
-        typer.echo(f"{model.identity}  {model.texts:9d} texts  {model.size / 1e6:9.1f} MB  {model.label}")
-    typer.echo(f"{sum(model.size for model in models) / 1e6:.1f} MB in all")
+        _echo(f"{model.identity}  {model.texts:9d} texts  {model.size / 1e6:9.1f} MB  {model.label}")
+    _echo(f"{sum(model.size for model in models) / 1e6:.1f} MB in all")
 
 
 @datasets_app.command("list")
@@ -321,9 +332,7 @@ def datasets_list(as_json: Json = False) -> None:
 
     rows: list[dict[str, Any]] = [{"name": found.name, "where": found.where} for found in available()]
     rows += [{"name": name, "where": "catalogue"} for name in catalog() if name not in {row["name"] for row in rows}]
-    typer.echo(
-        json.dumps(rows, indent=2) if as_json else "\n".join(f"{row['name']:28s} {row['where']}" for row in rows)
-    )
+    _echo(json.dumps(rows, indent=2) if as_json else "\n".join(f"{row['name']:28s} {row['where']}" for row in rows))
 
 
 @datasets_app.command("show")
@@ -344,17 +353,17 @@ def datasets_show(name: str, as_json: Json = False) -> None:
         "example": _example(dataset),
     }
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        _echo(json.dumps(facts, indent=2))
         return
     for key, value in facts.items():
         if key == "splits":
             for split, counts in value.items():
-                typer.echo(f"{split:12s} " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+                _echo(f"{split:12s} " + ", ".join(f"{count} {what}" for what, count in counts.items()))
         elif key == "example":
             for part, text in value.items():
-                typer.echo(f"{part:12s} {text}")
+                _echo(f"{part:12s} {text}")
         else:
-            typer.echo(f"{key:12s} {value}")
+            _echo(f"{key:12s} {value}")
 
 
 def _example(dataset: Dataset) -> dict[str, str]:
@@ -378,7 +387,7 @@ def datasets_get(name: str, as_json: Json = False) -> None:
     dataset = load_dataset(name)
     counts = {"name": dataset.name, "documents": len(dataset.corpus), "queries": len(dataset.queries)}
     plain = "{name}: {documents} documents, {queries} queries".format(**counts)
-    typer.echo(json.dumps(counts, indent=2) if as_json else plain)
+    _echo(json.dumps(counts, indent=2) if as_json else plain)
 
 
 @datasets_app.command("check")
@@ -390,16 +399,16 @@ def datasets_check(path: Path, as_json: Json = False) -> None:
 
     findings = check_beir(path)
     if as_json:
-        typer.echo(json.dumps([{**asdict(f), "file": str(f.file)} for f in findings], indent=2))
+        _echo(json.dumps([{**asdict(f), "file": str(f.file)} for f in findings], indent=2))
     else:
         for finding in findings:
             line = f":{finding.line}" if finding.line else ""
-            typer.echo(f"{finding.level}: {finding.file}{line}: {finding.message}")
+            _echo(f"{finding.level}: {finding.file}{line}: {finding.message}")
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
         raise UsageError(f"{path}: {errors} error{'s' * (errors > 1)}; mend the lines above")
     if not as_json:
-        typer.echo(f"{path}: good")
+        _echo(f"{path}: good")
 
 
 @datasets_app.command("build")
@@ -416,7 +425,7 @@ def datasets_build(
         raise UsageError(f"{target}: exists already; name a new folder")
     dataset = load_dataset(source) if source.startswith("python:") else build_python(Path(source))
     write_beir(dataset, target)
-    typer.echo(f"{target}: {len(dataset.corpus)} documents, {len(dataset.queries)} queries")
+    _echo(f"{target}: {len(dataset.corpus)} documents, {len(dataset.queries)} queries")
 
 
 def main() -> None:
@@ -424,5 +433,5 @@ def main() -> None:
     try:
         app()
     except RankSagaError as error:
-        typer.echo(f"ranksaga: {error}", err=True)
+        _echo(f"ranksaga: {one_line(without_secrets(str(error)))}", err=True)
         sys.exit(error.exit_code)

@@ -199,7 +199,7 @@ def hash_file(path: Path) -> str:
 def hash_json(value: Any) -> str:
     """Short identity (16 hex digits of SHA-256) of a JSON-like value; key order does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]  # names of files may be no UTF-8
 
 
 def file_name(name: str) -> str:
@@ -209,6 +209,7 @@ def file_name(name: str) -> str:
     was replaced or cut.
     """
     plain = (re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "_")[:100]
+    plain = plain.encode()[:200].decode(errors="ignore")  # file systems take 255 bytes, with hash and endings
     if plain == name:
         return plain
     return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -17,6 +16,9 @@ from ranksaga.config.presets import PRESETS, Misplaced, suggestion
 from ranksaga.config.recipe import QUICKSTART_VALUES, Recipe
 from ranksaga.config.training import VARIANTS
 from ranksaga.errors import RecipeError
+from ranksaga.untrusted.escape import cut, shown
+from ranksaga.untrusted.input_files import read_bounded
+from ranksaga.untrusted.yaml_input import DEEPEST, LARGEST, YamlError, read_yaml
 
 __all__ = ["load_recipe"]
 
@@ -50,7 +52,7 @@ def load_recipe(
         key, separator, value = override.partition("=")
         if not separator:
             raise RecipeError(f"--set {override}: expected KEY=VALUE, as in --set systems.best.epochs=2")
-        source = f"--set {override}"
+        source = f"--set {cut(override)}"
         _set(values, origins, _system_key(key.strip(), values, source), value, source)
     try:
         return Recipe.model_validate(values)
@@ -61,40 +63,21 @@ def load_recipe(
 def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
     """The values, and where each is written: file and line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        document = read_yaml(read_bounded(path, LARGEST))
     except FileNotFoundError:
         raise RecipeError(
             f"{path}: there is no such recipe; write one, or run without a recipe for the quickstart"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}); a recipe is a YAML file") from None
-    try:
-        values = yaml.safe_load(text)
-        node = yaml.compose(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it cannot be parsed"
-        raise RecipeError(f"{path}{line}: not valid YAML: {problem}; mend that line") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror or error}); a recipe is a YAML file") from None
+    except YamlError as error:
+        line = f":{error.line}" if error.line else ""
+        raise RecipeError(f"{path}{line}: not valid YAML: {error.problem}; mend that line") from None
+    values = document.value
     if not isinstance(values, dict):
         found = "an empty file" if values is None else f"a {type(values).__name__}"
         raise RecipeError(f"{path}:1: expected keys and values (model: ..., datasets: [...]), found {found}")
-    return values, {place: f"{path}:{line}" for place, line in _lines(node).items()}
-
-
-def _lines(node: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    found: dict[tuple[str, ...], int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            place = (*prefix, str(key.value))
-            found[place] = key.start_mark.line + 1
-            found.update(_lines(value, place))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            place = (*prefix, str(index))
-            found[place] = value.start_mark.line + 1
-            found.update(_lines(value, place))
-    return found
+    return values, {place: f"{path}:{line}" for place, line in document.lines.items()}
 
 
 def _translated(
@@ -132,10 +115,12 @@ def _folded(name: str) -> str:
 
 def _set(values: dict[str, Any], origins: dict[tuple[str, ...], str], key: str, text: str, source: str) -> None:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RecipeError(f"{source}: the value is not valid YAML; quote it") from None
+        value = read_yaml(text).value
+    except YamlError as error:
+        raise RecipeError(f"{source}: the value is not valid YAML ({error.problem}); quote it") from None
     *parents, last = key.split(".")
+    if len(parents) > DEEPEST:
+        raise RecipeError(f"{source}: a key of {len(parents) + 1} parts; no setting lies so deep")
     place = values
     for parent in parents:
         inner = place.setdefault(parent, {})
@@ -180,7 +165,7 @@ def _explain(error: ValidationError, recipe: str, origins: Mapping[tuple[str, ..
     if place:
         message = f"{key}: {message[0].lower()}{message[1:]}"
     brief = place and not isinstance(cause, Misplaced) and not isinstance(first["input"], Mapping)
-    return f"{where}: {message}; found {first['input']!r}" if brief else f"{where}: {message}"
+    return f"{where}: {message}; found {shown(first['input'])}" if brief else f"{where}: {message}"
 
 
 def _unknown(place: tuple[str, ...], method: str | None) -> str:

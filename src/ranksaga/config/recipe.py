@@ -7,15 +7,16 @@ Unknown keys are refused with the nearest known one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from ranksaga.config.earlier import in_todays_form
 from ranksaga.config.presets import PRESETS, Misplaced, resolve_systems, suggestion
 from ranksaga.config.training import AnyTraining, Settings, Training
+from ranksaga.untrusted.yaml_input import dump_yaml
 
 __all__ = ["QUICKSTART", "QUICKSTART_VALUES", "Recipe", "dump_recipe"]
 
@@ -28,13 +29,15 @@ class Recipe(Settings):
     Validated from what a user wrote; ``systems`` then hold every setting.
     """
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder")
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="name of the run's folder"
+    )
     model: str = Field("minilm", min_length=1, description="a sentence-transformers model: folder, hub id, or minilm")
     datasets: tuple[str, ...] = Field(min_length=1, description="datasets that are trained on and scored")
     guards: tuple[str, ...] = Field((), description="datasets that are scored and never trained on")
     systems: Mapping[str, AnyTraining] = Field(description="what is trained and compared, by name")
     ships: str | None = Field(None, description="the system that ships; none: the last one")
-    seed: int = Field(0, ge=0, description="seed of every random choice")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of every random choice")
     precision: Precision = Field("auto", description="of encoding and training; auto: what is faster on the device")
     max_length: int | None = Field(None, ge=8, description="tokens per text; none: the model's own limit")
     query_prompt: str | None = Field(None, description="put before every query; none: the model's own or its family's")
@@ -76,7 +79,7 @@ class Recipe(Settings):
             )
         for field in ("datasets", "guards"):
             values = getattr(self, field)
-            twice = sorted({value for value in values if values.count(value) > 1})
+            twice = sorted(value for value, count in Counter(values).items() if count > 1)
             if twice:
                 raise ValueError(f"{field}: {', '.join(twice)} is named twice")
         if self.shipped not in self.systems:
@@ -109,4 +112,4 @@ QUICKSTART = Recipe.model_validate(dict(QUICKSTART_VALUES))
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as resolved, as YAML."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml(recipe.model_dump(mode="json"))

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ranksaga.data.beir_files import Finding
-from ranksaga.data.beir_parser import QRELS_HEADER, parse, split_of
+from ranksaga.data.beir_parser import QRELS_HEADER, parse, qrels_files, split_of
 from ranksaga.data.dataset import Dataset
 from ranksaga.errors import DataError
 from ranksaga.files import atomic_dir
+from ranksaga.untrusted.escape import breaks_lines, is_name, shown
+from ranksaga.untrusted.input_files import bounded_lines, open_regular
 
 __all__ = ["Counts", "count_beir", "read_beir", "write_beir", "write_judgments", "write_records"]
 
@@ -48,7 +50,10 @@ def read_beir(path: Path, name: str | None = None) -> Dataset:
             raise DataError(f"{path}/{finding}")
         warnings.append(finding)
 
-    dataset = parse(path, name or path.resolve().name, report)
+    name = name or path.resolve().name
+    if not is_name(name):  # bytes of a file name that are not UTF-8 stand as halves of characters
+        raise DataError(f"{shown(name)}: a dataset's name is UTF-8 text without control characters; rename the folder")
+    dataset = parse(path, name, report)
     for finding in warnings[:1]:
         logger.warning("%s/%s (%d warnings in this dataset)", path, finding, len(warnings))
     return dataset
@@ -62,7 +67,7 @@ def write_beir(dataset: Dataset, path: Path) -> None:
     """
     corpus, queries = dataset.corpus, dataset.queries
     for identifier in (*corpus.ids, *queries.ids):
-        if not identifier.strip() or any(mark in identifier for mark in "\t\r\n"):
+        if not identifier.strip() or breaks_lines(identifier):
             raise DataError(f"{dataset.name}: the id {identifier!r} is empty or has a tab or line break; rename it")
     try:
         with atomic_dir(path) as folder:
@@ -101,9 +106,8 @@ def count_beir(path: Path) -> Counts:
         DataError: corpus.jsonl or queries.jsonl is missing.
     """
     splits = {}
-    for file in sorted(path.glob("qrels/*.tsv")):
-        with file.open("rb") as stream:
-            judged = [line.partition(b"\t")[0] for line in stream if not line.isspace()][1:]
+    for file in qrels_files(path):
+        judged = [line.partition(b"\t")[0] for line in _lines(file)][1:]
         splits[split_of(file.stem)] = (len(set(judged)), len(judged))
     return Counts(_count_lines(path / "corpus.jsonl"), _count_lines(path / "queries.jsonl"), splits)
 
@@ -111,5 +115,12 @@ def count_beir(path: Path) -> Counts:
 def _count_lines(path: Path) -> int:
     if not path.is_file():
         raise DataError(f"{path}: the file is missing; a dataset needs corpus.jsonl, queries.jsonl and qrels/*.tsv")
-    with path.open("rb") as stream:
-        return sum(not line.isspace() for line in stream)
+    return sum(1 for _ in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with open_regular(path) as stream:
+            yield from (line for line in bounded_lines(stream) if not line.isspace())
+    except (OSError, ValueError) as problem:
+        raise DataError(f"{path}: cannot be read ({problem}); give another file") from problem

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["BeirFile", "Finding", "Report", "kind_of"]
+from ranksaga.untrusted.input_files import bounded_lines, decoded, open_regular
+from ranksaga.untrusted.json_input import parse_json
 
-_BOM = b"\xef\xbb\xbf"
+__all__ = ["BeirFile", "Finding", "Report", "kind_of"]
 
 
 @dataclass(frozen=True)
@@ -54,26 +54,36 @@ class BeirFile:
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Number and text of each line that is not blank. Lines end at ``\\n`` only: U+2028 and such are text."""
-        if not self.path.is_file():
+        number = 0
+        try:
+            with open_regular(self.path) as stream:
+                for number, raw in enumerate(bounded_lines(stream), 1):
+                    line = self._decoded(raw, number)
+                    if line is not None and not line.isspace():
+                        yield number, line
+        except FileNotFoundError:
             self.error("missing-file", "there is no such file; a dataset needs corpus.jsonl and queries.jsonl")
-            return
-        with self.path.open("rb") as stream:
-            for number, raw in enumerate(stream, 1):
-                try:
-                    line = (raw.removeprefix(_BOM) if number == 1 else raw).decode("utf-8")
-                except UnicodeDecodeError as problem:
-                    byte = f"{raw[problem.start]:#04x} at position {problem.start}"
-                    self.error("encoding", f"byte {byte} is not UTF-8; save the file as UTF-8", number)
-                    continue
-                if not line.isspace():
-                    yield number, line
+        except OSError as problem:
+            self.error("unreadable-file", f"{problem.strerror or problem}; mend that, or give another file")
+        except ValueError as problem:
+            self.error("long-line", str(problem), number + 1)
+
+    def _decoded(self, raw: bytes, number: int) -> str | None:
+        try:
+            return decoded(raw) if number == 1 else raw.decode("utf-8")
+        except UnicodeDecodeError as problem:
+            byte = f"{raw[problem.start]:#04x} at position {problem.start}"
+            self.error("encoding", f"byte {byte} is not UTF-8; save the file as UTF-8", number)
+        except ValueError as problem:  # of another encoding, as its first bytes say
+            self.error("encoding", str(problem), number)
+        return None
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Number and JSON object of each line that has one."""
         for number, line in self.lines():
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as problem:
+                record = parse_json(line)
+            except ValueError as problem:
                 self.error("json", f"broken JSON ({problem}); write one JSON object a line", number)
                 continue
             if type(record) is not dict:

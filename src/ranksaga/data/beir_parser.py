@@ -6,6 +6,7 @@ first error stop it. Both see the same problems because both run ``parse``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 from ranksaga.data.beir_files import BeirFile, Finding, Report, kind_of
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
+from ranksaga.untrusted.escape import breaks_lines, shown, trec_id
 
-__all__ = ["QRELS_HEADER", "parse", "split_of"]
+__all__ = ["QRELS_HEADER", "parse", "qrels_files", "split_of"]
 
 QRELS_HEADER = "query-id\tcorpus-id\tscore"
 _MAX_GRADE = 2**31 - 1  # grades are int32
+_RENAME = "no judgment can name it, and it would forge lines of other files: rename it"
 _OTHER_NAMES = dict.fromkeys(("validation", "valid", "val"), "dev")
 
 
@@ -28,18 +31,23 @@ def split_of(stem: str) -> str:
     return _OTHER_NAMES.get(stem, stem)
 
 
+def qrels_files(path: Path) -> list[Path]:
+    """A dataset's files of judgments, by name. Hidden ones, such as macOS's ``._test.tsv``, hold none."""
+    return sorted(file for file in path.glob("qrels/*.tsv") if not file.name.startswith("."))
+
+
 def parse(path: Path, name: str, report: Report) -> Dataset:
     """Read a folder in BEIR layout, calling ``report`` for each problem.
 
     If ``report`` raises, that ends the reading. Otherwise faulty lines are left out of the
     dataset returned, which is of use only if no error was reported.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         report(Finding("error", "missing-folder", ".", None, f"there is no folder {path}; check the path"))
     corpus = _parse_corpus(BeirFile(path, "corpus.jsonl", report))
     queries = _parse_queries(BeirFile(path, "queries.jsonl", report))
     qrels: dict[str, Qrels] = {}
-    names = sorted(file.name for file in path.glob("qrels/*.tsv"))
+    names = [file.name for file in qrels_files(path)]
     if not names:
         message = "there is no qrels/*.tsv; add qrels/test.tsv with the judgments"
         report(Finding("error", "missing-file", "qrels", None, message))
@@ -62,9 +70,12 @@ def _new_id(file: BeirFile, record: dict[str, Any], number: int, seen: dict[str,
         else:
             file.error("type", f"_id is {kind_of(identifier)}, expected text; write it in double quotes", number)
         return None
+    if breaks_lines(identifier):
+        file.error("break-in-id", f"the id {shown(identifier)} has a tab or line break; {_RENAME}", number)
+        return None
     first = seen.setdefault(identifier, number)
     if first != number:
-        file.error("duplicate-id", f"the id {identifier!r} was used on line {first}; ids must differ", number)
+        file.error("duplicate-id", f"the id {shown(identifier)} was used on line {first}; ids must differ", number)
         return None
     return identifier
 
@@ -73,8 +84,15 @@ def _check_spaces(file: BeirFile, ids: Sequence[str]) -> None:
     spaced = next((one for one in ids if one.split() != [one]), None)
     if spaced is not None:
         file.warning(
-            "space-in-id", f"ids such as {spaced!r} hold spaces: other tools cannot read them in TREC files; avoid them"
+            "space-in-id",
+            f"ids such as {shown(spaced)} hold spaces: other tools cannot read them in TREC files; avoid them",
         )
+        taken = set(ids)
+        for one in ids:
+            if (written := trec_id(one)) != one and written in taken:
+                file.error(
+                    "ambiguous-id", f"the ids {shown(one)} and {shown(written)} are one in TREC files; rename one"
+                )
 
 
 def _check_unicode(file: BeirFile, number: int, *texts: str) -> None:
@@ -98,7 +116,7 @@ def _parse_corpus(file: BeirFile) -> Corpus:
         if identifier is None:
             continue
         if not (text.strip() or title.strip()) and "text" in record:
-            file.warning("empty-document", f"document {identifier!r} has no words; it cannot be found", number)
+            file.warning("empty-document", f"document {shown(identifier)} has no words; it cannot be found", number)
         # isascii is nearly free, so the costly look for half characters is rare.
         if not (text.isascii() and title.isascii() and identifier.isascii()):
             _check_unicode(file, number, identifier, title, text)
@@ -120,7 +138,7 @@ def _parse_queries(file: BeirFile) -> Queries:
         if identifier is None:
             continue
         if type(record.get("text")) is str and not text.strip():
-            file.error("empty-query", f"query {identifier!r} has no words; write its text or remove it", number)
+            file.error("empty-query", f"query {shown(identifier)} has no words; write its text or remove it", number)
         if not (text.isascii() and identifier.isascii()):
             _check_unicode(file, number, identifier, text)
         ids.append(identifier)
@@ -147,10 +165,14 @@ def _parse_qrels(file: BeirFile, corpus: Corpus, queries: Queries) -> Qrels:
         row, column = queries.rows.get(query), corpus.rows.get(document)
         # Where a whole file is missing, that is the problem, not each line that points to it.
         if row is None and len(queries):
-            file.error("unknown-query", f"query {query!r} is not in queries.jsonl; add it or remove this line", number)
+            file.error(
+                "unknown-query", f"query {shown(query)} is not in queries.jsonl; add it or remove this line", number
+            )
         if column is None and len(corpus):
             file.error(
-                "unknown-document", f"document {document!r} is not in corpus.jsonl; add it or remove this line", number
+                "unknown-document",
+                f"document {shown(document)} is not in corpus.jsonl; add it or remove this line",
+                number,
             )
         if row is None or column is None:
             continue
@@ -163,7 +185,7 @@ def _parse_qrels(file: BeirFile, corpus: Corpus, queries: Queries) -> Qrels:
 
 
 def _report_duplicate(file: BeirFile, query: str, document: str, first: int, *, same: bool, number: int) -> None:
-    pair = f"query {query!r} and document {document!r} were judged on line {first}"
+    pair = f"query {shown(query)} and document {shown(document)} were judged on line {first}"
     if same:
         file.warning("duplicate-judgment", f"{pair} with the same score; this line is ignored", number)
     else:
@@ -222,7 +244,9 @@ def _is_integer(text: str) -> bool:
 def _grade(file: BeirFile, text: str, number: int) -> int | None:
     """The score as a grade; negative ones (two in BEIR's own TREC-COVID) are reported, for the caller to count as 0."""
     if not _is_integer(text) or len(text) > 20 or abs(int(text)) > _MAX_GRADE:
-        file.error("score", f"the score is {text!r}, expected an integer such as 0, 1 or 2 (0: not relevant)", number)
+        file.error(
+            "score", f"the score is {shown(text)}, expected an integer such as 0, 1 or 2 (0: not relevant)", number
+        )
         return None
     grade = int(text)
     if grade < 0:

@@ -30,6 +30,7 @@ from ranksaga.data.beir import read_beir, write_beir
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import DataError
 from ranksaga.files import cache_home, file_state, hash_json, read_json_if_sound, write_json
+from ranksaga.untrusted.escape import is_name
 
 __all__ = ["PREFIX", "build", "build_python", "source_root", "source_state"]
 
@@ -181,10 +182,13 @@ def _files(path: Path) -> list[Path]:
     """The .py files of a tree without tests, ordered by their path inside it."""
     if path.is_file():
         return [path]
-    found = []
+    found: list[Path] = []
     for folder, names, files in os.walk(path):
         names[:] = [name for name in names if not _SKIPPED_FOLDERS.fullmatch(name)]
-        found += [Path(folder, file) for file in files if file.endswith(".py") and not _SKIPPED_FILES.fullmatch(file)]
+        names[:] = [name for name in names if is_name(name)]  # ids are UTF-8 text
+        sources = [file for file in files if file.endswith(".py") and not _SKIPPED_FILES.fullmatch(file)]
+        # To read a FIFO or a device may never end.
+        found += [Path(folder, file) for file in sources if is_name(file) and Path(folder, file).is_file()]
     return sorted(found, key=lambda file: file.relative_to(path).parts)
 
 
@@ -196,7 +200,9 @@ def _functions(root: Path, file: Path, package: str) -> Iterator[_Function]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the source's bad escapes are not our user's business
             tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, OSError) as problem:
+        source.encode()  # a declared encoding, such as UTF-7, can give halves of characters
+        definitions = list(_definitions(tree.body, ""))
+    except (SyntaxError, ValueError, LookupError, RecursionError, MemoryError, OSError) as problem:
         logger.debug("%s: left out, it does not parse (%s)", file, problem)
         return
     inner = file.relative_to(root).with_suffix("").parts if file != root else (file.stem,)
@@ -204,7 +210,7 @@ def _functions(root: Path, file: Path, package: str) -> Iterator[_Function]:
     module = ".".join(names)
     lines = source.split("\n")  # not splitlines: ast does not count a form feed as the end of a line
     taken: set[str] = set()
-    for qualname, node in _definitions(tree.body, ""):
+    for qualname, node in definitions:
         text = _without_docstring(node, lines)
         summary = _summary(node)
         if text is None or summary is None or qualname in taken:

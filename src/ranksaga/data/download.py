@@ -7,26 +7,34 @@ and only then the folder is moved into place.
 
 from __future__ import annotations
 
+import base64
+import errno
 import hashlib
 import http.client
 import logging
+import lzma
 import os
+import re
 import shutil
 import stat
+import struct
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ranksaga.data.beir import Counts, count_beir
 from ranksaga.data.catalog import CatalogEntry, catalog, catalog_entry
 from ranksaga.data.hub import fetch_hub, is_hub_name
 from ranksaga.errors import DownloadError, RankSagaError
 from ranksaga.files import atomic_dir, cache_home
+from ranksaga.untrusted.escape import cut, one_line, public_url, shown, without_secrets
 
 __all__ = ["BEIR_URL", "dataset_cache", "download", "fetch", "refuse_if_offline", "unpack"]
 
@@ -35,9 +43,18 @@ _ATTEMPTS = 5  # without a byte of progress
 _PAUSE = 0.5  # seconds, doubled with each attempt
 _TIMEOUT = 60.0  # seconds without a byte
 _BLOCK = 1 << 20
+_LONGEST = 12 * 3600.0  # seconds of one download, however it drips
+_LARGEST = 64 << 30  # bytes of a file of unknown size
+_RESERVE = 256 << 20  # bytes that such a file leaves free
 # Text packs about four to one; a hundred to one is no dataset. The floor lets small archives be.
 _MAX_RATIO = 100
 _RATIO_FLOOR = 10 << 20
+
+# What the readers of zips raise of bytes that are none: bad structure, bad streams, passwords, unknown methods.
+_UNSOUND = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(NotImplementedError, RuntimeError, EOFError, ValueError, ArithmeticError, LookupError),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -116,16 +133,17 @@ def _download_archive(archive: str, base_url: str) -> None:
     members = [entry for entry in catalog().values() if entry.archive == archive]
     if (there := dataset_cache() / archive).exists():  # unpacked whole or not at all: this is not what we made
         raise DownloadError(f"{there}: exists and lacks datasets of {archive}; move it away, so that none is lost")
-    url = f"{base_url.rstrip('/')}/{archive}.zip"
+    url = _below(base_url, f"{archive}.zip")
     file = cache_home() / "downloads" / f"{archive}.zip"
-    fetch(url, file, md5=members[0].archive_md5)
+    md5 = members[0].archive_md5
+    fetch(url, file, md5=md5, size=members[0].archive_bytes if md5 is not None else None)
     try:
         with atomic_dir(dataset_cache() / archive) as folder:
             unpack(file, folder, archive)
             for entry in members:
                 counts = count_beir(folder / PurePosixPath(entry.name).relative_to(archive))
                 if counts != entry.counts:
-                    raise _wrong_counts(entry, url, counts)
+                    raise _wrong_counts(entry, public_url(url), counts)
     except _NoSpaceError:
         raise  # the zip is sound: it is kept, and the next call starts from it
     except RankSagaError:
@@ -164,81 +182,159 @@ def _describe(counts: Counts | None) -> str:
     return ", ".join((f"{counts.documents} documents", f"{counts.queries} queries", *splits))
 
 
-def fetch(url: str, target: Path, md5: str | None = None, sha256: str | None = None) -> None:
+def _below(base_url: str, name: str) -> str:
+    """The address of a file below another address, whose query stays at the end.
+
+    Raises:
+        DownloadError: the address is none of http or https.
+    """
+    try:
+        parts = urllib.parse.urlsplit(base_url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or not re.fullmatch(r"[!-~]+", base_url):
+        raise DownloadError(
+            f"{one_line(cut(public_url(base_url)))}: no address of a server; set RANKSAGA_BEIR_URL to one such as "
+            f"{BEIR_URL}"
+        )
+    return urllib.parse.urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+
+
+def fetch(
+    url: str, target: Path, md5: str | None = None, sha256: str | None = None, *, size: int | None = None
+) -> None:
     """Download a file; a download that was cut goes on where it ended, within this call or in a later one.
 
     Args:
-        url: what to get.
+        url: what to get, over http or https; a user and a password in it are sent to its own server only.
         target: the file to make; bytes collect in ``<target>.part``.
         md5: expected MD5 in hex; None: not compared.
         sha256: expected SHA-256 in hex; None: not compared.
+        size: expected bytes, beyond which nothing is read; None: what the server says.
 
     Raises:
-        DownloadError: the server refused, went silent, there is no space, or a checksum differs.
+        DownloadError: the server refused, went silent, sent more than it should or took too long, there is no space, or
+            a checksum differs. No message holds a password or a query of the address.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     if target.exists():
         os.replace(target, part)
-    failures, size = 0, -1
-    while (failure := _try_to_finish(url, part)) is not None:
+    if size is not None and part.exists() and part.stat().st_size > size:
+        part.unlink()
+    address = public_url(url)
+    deadline = time.monotonic() + _LONGEST
+    failures, got = 0, -1
+    while (failure := _try_to_finish(url, part, size, deadline)) is not None:
         grown = part.stat().st_size if part.exists() else 0
-        failures = 1 if grown > size else failures + 1  # only attempts without progress count
-        size = grown
-        logger.info("%s: cut at byte %d (%s)", url, size, failure)
+        failures = 1 if grown > got else failures + 1  # only attempts without progress count
+        got = grown
+        reason = one_line(cut(without_secrets(str(failure)) or type(failure).__name__))
+        logger.info("%s: cut at byte %d (%s)", address, got, reason)
         if failures == _ATTEMPTS:
             raise DownloadError(
-                f"{url}: {_ATTEMPTS} attempts failed, the last one with: {failure}; check the network and run again, "
-                "what has arrived is kept"
+                f"{address}: {_ATTEMPTS} attempts failed, the last one with: {reason}; check the network and run "
+                "again, what has arrived is kept"
             ) from failure
         time.sleep(_PAUSE * 2**failures)
     for algorithm, expected in (("md5", md5), ("sha256", sha256)):
         if expected is not None and (found := _digest(part, algorithm)) != expected:
             part.unlink()
             raise DownloadError(
-                f"{url}: the {algorithm} checksum is {found}, expected {expected}; the file was deleted, "
+                f"{address}: the {algorithm} checksum is {found}, expected {expected}; the file was deleted, "
                 "run again or take another source"
             )
     os.replace(part, target)
 
 
-def _try_to_finish(url: str, part: Path) -> Exception | None:
+def _try_to_finish(url: str, part: Path, size: int | None, deadline: float) -> Exception | None:
     """Fetch what is missing; None if the part is whole, else the failure, after which another try makes sense."""
     try:
-        _fetch_rest(url, part)
+        _fetch_rest(url, part, size, deadline)
     except urllib.error.HTTPError as problem:
         if problem.code == 416:  # nothing behind our last byte: the part is whole, or it is of another file
-            if problem.headers.get("Content-Range") == f"bytes */{part.stat().st_size}":
+            have = part.stat().st_size if part.exists() else 0
+            if have and problem.headers.get("Content-Range") == f"bytes */{have}":
                 return None
-            part.unlink()
+            part.unlink(missing_ok=True)
         elif problem.code < 500 and problem.code not in (408, 429):
-            raise DownloadError(
-                f"{url}: the server answered {problem.code} {problem.reason}; check the address"
-            ) from problem
+            answer = one_line(cut(without_secrets(f"{problem.code} {problem.reason}")))
+            raise DownloadError(f"{public_url(url)}: the server answered {answer}; check the address") from problem
         return problem
     except (OSError, http.client.HTTPException) as problem:
+        if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _NoSpaceError(
+                f"{part.parent}: {problem.strerror}; free some space or set RANKSAGA_HOME to another disk"
+            ) from problem
         return problem
     return None
 
 
-def _fetch_rest(url: str, part: Path) -> None:
+def _fetch_rest(url: str, part: Path, size: int | None, deadline: float) -> None:
     """Append what is missing to the part; raises OSError if the connection ends before the file does."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+    address = public_url(url)
+    with urllib.request.build_opener(_Redirects).open(_request(url, have), timeout=_TIMEOUT) as response:
         if response.status != 206:  # the whole file, whatever was asked
             have = 0
-        length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
+        elif not (response.headers.get("Content-Range") or f"bytes {have}-").startswith(f"bytes {have}-"):
+            part.unlink(missing_ok=True)
+            raise ConnectionError("the server sent another part than was asked for")
+        total = None if response.length is None else have + response.length  # None, too, where its length is no number
+        most = _LARGEST if size is None else size
         if total is not None:
+            if total > most:
+                raise _too_much(address, f"the server offers {total} bytes", most)
             _require_space(part.parent, total - have)
-        logger.info("%s: %s bytes, from byte %d on", url, "unknown" if total is None else total, have)
+        logger.info("%s: %s bytes, from byte %d on", address, "unknown" if total is None else total, have)
         with part.open("ab" if have else "wb") as stream:
-            while block := response.read(_BLOCK):
+            # read1 gives what has arrived, so that a server that drips cannot hold the check of the time.
+            while block := response.read1(_BLOCK):
+                if stream.tell() + len(block) > most:
+                    raise _too_much(address, "the server sends more and more", most)
                 stream.write(block)
-            size = stream.tell()
-    if total is not None and size != total:
-        raise ConnectionError(f"the connection ended at byte {size} of {total}")
+                if total is None:
+                    _require_space(part.parent, _RESERVE)
+                if time.monotonic() > deadline:
+                    raise DownloadError(
+                        f"{address}: not done after {_LONGEST / 3600:g} hours; run again, what has arrived is kept"
+                    )
+            got = stream.tell()
+    if total is not None and got != total:
+        raise ConnectionError(f"the connection ended at byte {got} of {total}")
+
+
+def _too_much(address: str, what: str, most: int) -> DownloadError:
+    return DownloadError(f"{address}: {what}, expected at most {most}; take another source")
+
+
+def _request(url: str, start: int) -> urllib.request.Request:
+    """A request for a file from a byte on; user and password go into a header that no redirection carries along."""
+    parts = urllib.parse.urlsplit(url)
+    user, separator, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)))
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    if separator:
+        credentials = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {credentials}")
+    return request
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to http and https only; credentials stay with the server that they are for."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """The next request."""
+        there, here = urllib.parse.urlsplit(newurl), urllib.parse.urlsplit(req.full_url)
+        if there.scheme not in ("http", "https") or "@" in there.netloc:
+            raise DownloadError(f"{public_url(req.full_url)}: redirected to {one_line(public_url(newurl))}; refused")
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None and (there.scheme, there.netloc) == (here.scheme, here.netloc):
+            request.unredirected_hdrs.update(req.unredirected_hdrs)
+            request.unredirected_hdrs.pop("Host", None)
+        return request
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -267,7 +363,10 @@ def unpack(archive: Path, folder: Path, top: str) -> None:
         with zipfile.ZipFile(archive) as source:
             for entry in source.infolist():
                 _refuse_unsafe(archive, entry)
-            wanted = [entry for entry in source.infolist() if _is_wanted(PurePosixPath(entry.filename), top)]
+            wanted = [entry for entry in source.infolist() if _is_wanted(entry, top)]
+            names = [entry.filename for entry in wanted]
+            if len(set(names)) != len(names):
+                raise DownloadError(f"{archive.name}: it holds a file twice; take it from another source")
             total = sum(entry.file_size for entry in wanted)
             if total > max(_MAX_RATIO * archive.stat().st_size, _RATIO_FLOOR):
                 raise DownloadError(f"{archive.name}: it unpacks to {total} bytes, too many for its size; not unpacked")
@@ -278,18 +377,26 @@ def unpack(archive: Path, folder: Path, top: str) -> None:
                 # zipfile reads no more than the size that the entry declares, so the limit above binds.
                 with source.open(entry) as packed, target.open("wb") as stream:
                     shutil.copyfileobj(packed, stream, _BLOCK)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as problem:
-        raise DownloadError(f"{archive.name}: not a sound zip ({problem}); take it from another source") from problem
+    except _UNSOUND as problem:
+        reason = one_line(cut(str(problem) or type(problem).__name__))
+        raise DownloadError(f"{archive.name}: not a sound zip ({reason}); take it from another source") from problem
+    except OSError as problem:
+        if problem.errno is None or problem.errno == errno.EINVAL:  # bz2's own, and a seek to nowhere
+            raise DownloadError(
+                f"{archive.name}: not a sound zip ({problem}); take it from another source"
+            ) from problem
+        raise
 
 
 def _refuse_unsafe(archive: Path, entry: zipfile.ZipInfo) -> None:
     path = PurePosixPath(entry.filename)
     is_link = stat.S_ISLNK(entry.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or ":" in entry.filename or is_link:
-        raise DownloadError(f"{archive.name}: the entry {entry.filename!r} points outside; nothing was unpacked")
+        raise DownloadError(f"{archive.name}: the entry {shown(entry.filename)} points outside; nothing was unpacked")
 
 
-def _is_wanted(path: PurePosixPath, top: str) -> bool:
-    if path.parts[:1] != (top,):
-        return False  # such as macOS's __MACOSX
+def _is_wanted(entry: zipfile.ZipInfo, top: str) -> bool:
+    path = PurePosixPath(entry.filename)
+    if path.parts[:1] != (top,) or path.name.startswith(".") or entry.is_dir():
+        return False  # such as macOS's __MACOSX and ._test.tsv
     return path.name in ("corpus.jsonl", "queries.jsonl") or (path.parent.name == "qrels" and path.suffix == ".tsv")

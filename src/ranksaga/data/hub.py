@@ -9,22 +9,33 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import logging
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import Any, BinaryIO, cast
 
 from ranksaga.data.beir import write_judgments, write_records
 from ranksaga.errors import DownloadError
+from ranksaga.untrusted.escape import breaks_lines, cut, one_line, public_url, shown, without_secrets
+from ranksaga.untrusted.input_files import bounded_lines, decoded, open_regular
+from ranksaga.untrusted.json_input import parse_json
 
 __all__ = ["classify", "convert", "fetch_hub", "is_hub_name"]
 
 _NAME = re.compile(r"(BeIR|mteb)/\w[\w.-]*", re.ASCII)
 _FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".tsv")
 _SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "test": "test"}
+
+_MAX_RATIO = 100  # text packs about four to one
+_RATIO_FLOOR = 10 << 20
+# What the readers of JSON, parquet, gzip and CSV raise of files that are none.
+_UNSOUND = (
+    *(KeyError, ValueError, TypeError, AttributeError, ArithmeticError, NotImplementedError),
+    *(OSError, EOFError, zlib.error, csv.Error),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +54,27 @@ def fetch_hub(name: str, folder: Path) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(_hide_secrets)
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    server = public_url(api.endpoint)
     try:
         roles = _fetch_files(api, name)
         if roles.keys() <= {"corpus", "queries"}:
             roles |= _fetch_files(api, f"{name}-qrels")
     except RepositoryNotFoundError as problem:
-        raise DownloadError(f"{name}: {api.endpoint} has no such data set; check the name") from problem
+        raise DownloadError(f"{name}: {server} has no such data set; check the name") from problem
     except Exception as problem:  # whatever the hub client's HTTP library raises; it changes between versions
         first = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-        raise DownloadError(f"{name}: {api.endpoint} gave no proper answer ({first}); run again later") from problem
+        first = one_line(cut(without_secrets(first)))
+        raise DownloadError(f"{name}: {server} gave no proper answer ({first}); run again later") from problem
     convert(name, roles, folder)
+
+
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    """For the client's own log, which names addresses as they are."""
+    record.msg, record.args = one_line(without_secrets(record.getMessage())), ()
+    return True
 
 
 def _fetch_files(api: Any, repository: str) -> dict[str, list[Path]]:
@@ -82,6 +103,8 @@ def classify(names: Sequence[str]) -> dict[str, list[str]]:
 def _role(name: str) -> str | None:
     # "qrels/test.tsv", "data/test-00000-of-00001.parquet", "corpus/corpus-0000.parquet", "corpus.jsonl.gz"
     path = PurePosixPath(name)
+    if path.name.startswith("."):
+        return None  # such as macOS's ._test.tsv
     stem = re.split(r"[-.]", path.name)[0]
     words = [*path.parts[:-1], stem]
     for role in ("corpus", "queries"):
@@ -106,27 +129,41 @@ def convert(name: str, roles: dict[str, list[Path]], folder: Path) -> None:
         write_records(
             folder / "corpus.jsonl",
             (
-                {"_id": _identifier(row), "title": row.get("title") or "", "text": row["text"]}
+                {"_id": _identifier(row), "title": _text(row.get("title") or ""), "text": _text(row["text"])}
                 for row in _rows(roles["corpus"])
             ),
         )
         write_records(
             folder / "queries.jsonl",
-            ({"_id": _identifier(row), "text": row["text"]} for row in _rows(roles["queries"])),
+            ({"_id": _identifier(row), "text": _text(row["text"])} for row in _rows(roles["queries"])),
         )
         for split in splits:
             judged = (
-                (str(row["query-id"]), str(row["corpus-id"]), _integer(row["score"])) for row in _rows(roles[split])
+                (_id(row["query-id"]), _id(row["corpus-id"]), _integer(row["score"])) for row in _rows(roles[split])
             )
             write_judgments(folder / "qrels" / f"{split}.tsv", judged)
-    except (KeyError, ValueError, OSError) as problem:
+    except _UNSOUND as problem:
+        reason = one_line(cut(f"{type(problem).__name__}: {problem}"))
         raise DownloadError(
-            f"{name}: its files are not as expected ({type(problem).__name__}: {problem}); take it from another source"
+            f"{name}: its files are not as expected ({reason}); take it from another source"
         ) from problem
 
 
 def _identifier(row: dict[str, Any]) -> str:
-    return str(row["_id"] if "_id" in row else row["id"])
+    return _id(row["_id"] if "_id" in row else row["id"])
+
+
+def _id(value: Any) -> str:
+    """Text or an integer as an id; one that would forge lines of the files that are written is none."""
+    if not isinstance(value, str | int) or breaks_lines(str(value)):
+        raise ValueError(f"{shown(value, 40)} is no id")
+    return str(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value, 40)} is no text")
+    return value
 
 
 def _integer(score: Any) -> int:
@@ -144,10 +181,24 @@ def _rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
             for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
                 yield from batch.to_pylist()
-            continue
-        opener = gzip.open if path.name.endswith(".gz") else open
-        with cast(IO[str], opener(path, "rt", encoding="utf-8", newline="\n")) as stream:
-            if path.name.endswith(".tsv"):
-                yield from csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-            else:
-                yield from map(json.loads, stream)
+        elif path.name.endswith(".tsv"):
+            yield from csv.DictReader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+        else:
+            for line in _lines(path):
+                row = parse_json(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"{shown(row, 40)} is no JSON object")
+                yield row
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a file, unpacked if need be, which must not grow beyond all reason."""
+    most = max(_MAX_RATIO * path.stat().st_size, _RATIO_FLOOR)
+    size = 0
+    with open_regular(path) as packed:
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=packed)) if path.name.endswith(".gz") else packed
+        for number, line in enumerate(bounded_lines(stream)):
+            size += len(line)
+            if size > most:
+                raise ValueError(f"it unpacks to more than {most} bytes, too many for its size")
+            yield decoded(line) if number == 0 else line.decode("utf-8")

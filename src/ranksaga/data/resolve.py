@@ -15,8 +15,12 @@ from ranksaga.data.dataset import Dataset
 from ranksaga.data.download import dataset_cache, download
 from ranksaga.data.hub import is_hub_name
 from ranksaga.errors import DataError
+from ranksaga.untrusted.escape import cut, is_name, shown
 
 __all__ = ["Available", "available", "check_name", "load_dataset", "locate", "refuse_twins"]
+
+
+_LONGEST = 4000  # characters of a name: file systems take paths of 4,096 bytes
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ def load_dataset(name: str) -> Dataset:
         DataError: nothing has this name, or what has it is broken.
         DownloadError: it had to be downloaded and could not be.
     """
+    _refuse_unwritable(name)
     if name.startswith(PREFIX):
         return build(name)
     path = locate(name)
@@ -54,6 +59,7 @@ def check_name(name: str) -> None:
     Raises:
         DataError: nothing has this name.
     """
+    _refuse_unwritable(name)
     if name.startswith(PREFIX):
         source_state(name)
         return
@@ -117,7 +123,14 @@ def _datasets_in(folder: Path) -> Iterator[Path]:
 
 
 def _is_dataset(path: Path) -> bool:
-    return (path / "corpus.jsonl").exists() or (path / "queries.jsonl").exists() or (path / "qrels").exists()
+    return any(os.path.exists(path / part) for part in ("corpus.jsonl", "queries.jsonl", "qrels"))
+
+
+def _refuse_unwritable(name: str) -> None:
+    if not is_name(name):
+        raise DataError(f"{shown(name)}: a dataset's name is UTF-8 text without control characters; rename its folder")
+    if len(name) > _LONGEST:
+        raise DataError(f"{shown(name)}: a name of {len(name)} characters; no path is so long")
 
 
 def _is_path(name: str) -> bool:
@@ -133,8 +146,8 @@ def _refuse(name: str) -> Path:
     known = [*(dataset.name for dataset in available()), *catalog()]
     near = difflib.get_close_matches(name.lower(), dict.fromkeys(known), n=3)
     hint = f"did you mean {' or '.join(near)}? Or" if near else "Names are listed by: ranksaga datasets list;"
-    looked = [str(Path(name).absolute()), *(f"{where} ({folder})" for where, folder in _places())]
+    looked = [cut(str(Path(name).absolute())), *(f"{where} ({folder})" for where, folder in _places())]
     raise DataError(
-        f"there is no dataset {name!r}: looked at {', '.join(looked)}, and in the catalogue of downloads; "
+        f"there is no dataset {shown(name)}: looked at {', '.join(looked)}, and in the catalogue of downloads; "
         f"{hint} give a folder's path, BeIR/NAME, mteb/NAME or python:PACKAGE"
     )

@@ -224,6 +224,11 @@ def _pads(model: SentenceTransformer, spec: EncoderSpec) -> bool:
     except Exception as error:  # whatever a module's own code raises, a user sees one line
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"sentence-transformers itself cannot encode with this model ({first})") from error
+    for vectors in expected.values():
+        if not np.isfinite(vectors).all():
+            raise ModelError("its vectors hold NaN or infinite values, so nothing can be ranked by them")
+        if not vectors.any():
+            raise ModelError("its vectors are all zero, so nothing can be ranked by them")
     off = np.inf
     for encoder in encoders:
         ours = {DOCUMENT: encoder._document.together, QUERY: encoder._query.together}

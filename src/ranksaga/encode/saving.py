@@ -99,7 +99,7 @@ def _dtype(folder: Path) -> Any:
     told = values.get("dtype") or values.get("torch_dtype")
     if told is not None:
         return kinds.get(str(told))
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob("[!.]*.safetensors")):
         if (dtype := floating_dtype(path)) is not None:
             return kinds.get(dtype)
     return None

@@ -92,6 +92,6 @@ def _kind(folder: Path) -> str:
     """What sentence-transformers saved here, as it names it."""
     try:
         config = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return KIND
-    return str(config.get("model_type", KIND))
+    return str(config.get("model_type", KIND)) if isinstance(config, dict) else KIND

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation, Origin
-from ranksaga.files import file_name, read_json, write_json
+from ranksaga.files import file_name, write_json
+from ranksaga.untrusted.escape import is_name, shown
+from ranksaga.untrusted.json_input import load_json
 
 __all__ = ["PER_QUERY", "evaluation_json", "evaluation_of", "read_evaluations", "write_evaluation"]
 
@@ -34,13 +37,14 @@ def read_evaluations(folder: Path, system: str, *, remedy: str) -> list[Evaluati
         DataError: a file is damaged or of something else, or two are of one dataset.
     """
     evaluations: dict[str, Evaluation] = {}
-    for file in sorted(folder.glob("*.json")):
+    for file in sorted(path for path in folder.glob("*.json") if not path.name.startswith(".")):
         try:
-            evaluation = evaluation_of(read_json(file))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}: no per-query results of ranksaga ({error}); {remedy}") from None
+            evaluation = evaluation_of(load_json(file))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{file}: no per-query results of ranksaga ({reason}); {remedy}") from None
         if evaluation.dataset in evaluations:
-            raise DataError(f"{file}: a second file of {evaluation.dataset!r} in that folder; remove one of them")
+            raise DataError(f"{file}: a second file of {shown(evaluation.dataset)} in that folder; remove one of them")
         evaluations[evaluation.dataset] = replace(evaluation, system=system)
     return list(evaluations.values())
 
@@ -69,18 +73,41 @@ def evaluation_of(stored: Any) -> Evaluation:
     """
     try:
         return _parsed(stored)
-    except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
+    except KeyError as error:
+        raise ValueError(f"there is no {error.args[0]}") from error
+    except (TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(str(error)) from error
 
 
 def _parsed(stored: Any) -> Evaluation:
-    name, split, system, ids = stored["dataset"], stored["split"], stored["system"], tuple(stored["query_ids"])
-    if not all(isinstance(text, str) for text in (name, split, system, *ids)) or len(set(ids)) != len(ids):
-        raise ValueError("dataset, split and query_ids are not texts, each id once")
-    values = {str(metric): np.array(column, dtype=np.float64) for metric, column in stored["values"].items()}
-    for metric, column in values.items():
-        if column.shape != (len(ids),) or not np.isfinite(column).all():
-            raise ValueError(f"{metric} has not one number for each of {len(ids)} queries")
-    fingerprint, encoder = stored.get("dataset_fingerprint"), stored.get("encoder")
-    origin = Origin(fingerprint, encoder if isinstance(encoder, dict) else None) if fingerprint is not None else None
-    return Evaluation(name, split, system, ids, values, bool(stored["out_of_fold"]), origin)
+    if not isinstance(stored, dict):
+        raise ValueError(f"found {shown(stored, 40)}, expected an object")
+    name, split, system, ids = stored["dataset"], stored["split"], stored["system"], stored["query_ids"]
+    if not isinstance(ids, list) or not ids or not all(map(is_name, (name, split, system, *ids))):
+        raise ValueError("dataset, split, system and each of query_ids are not texts without control characters")
+    if len(set(ids)) != len(ids):
+        raise ValueError("an id stands twice in query_ids")
+    columns, fingerprint, encoder = stored["values"], stored.get("dataset_fingerprint"), stored.get("encoder")
+    out_of_fold = stored["out_of_fold"]
+    if not isinstance(columns, dict) or not columns or not isinstance(out_of_fold, bool):
+        raise ValueError("values is no object of metrics, or out_of_fold neither true nor false")
+    if not isinstance(fingerprint, str | None) or not isinstance(encoder, dict | None):
+        raise ValueError("dataset_fingerprint is no text, or encoder no object")
+    values = {_metric(metric): _column(metric, column, len(ids)) for metric, column in columns.items()}
+    origin = Origin(fingerprint, encoder) if fingerprint is not None else None
+    return Evaluation(name, split, system, tuple(ids), values, out_of_fold, origin)
+
+
+def _metric(name: str) -> str:
+    if not is_name(name):
+        raise ValueError(f"the metric {shown(name, 40)} has control characters")
+    return name
+
+
+def _column(metric: str, column: Any, count: int) -> NDArray[np.float64]:
+    if not isinstance(column, list) or len(column) != count or any(type(value) not in (int, float) for value in column):
+        raise ValueError(f"{metric} has not one number for each of {count} queries")
+    values = np.array(column, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{metric} has not one finite number for each of {count} queries")
+    return values

@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ranksaga.compare.results import BASELINE, Comparison, ComparisonRow
 from ranksaga.report.data import CurvePoint, ReportData, Selection
 from ranksaga.report.tables import metric_label, percent
+from ranksaga.untrusted.escape import cut, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +111,9 @@ def _svg(draw: Callable[[Figure], None], inches: tuple[float, float], salt: str)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     referred = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text))
-    text = re.sub(r' id="([^"]*)"', lambda match: match.group() if match[1] in referred else "", text)
+    # Inside of tags only: a name in the picture is text, whatever it looks like.
+    unreferred = partial(re.sub, r' id="([^"]*)"', lambda match: match.group() if match[1] in referred else "")
+    text = re.sub(r"<[^<>]*>", lambda tag: unreferred(tag.group()), text)
     # The width is the natural one; the height follows from the view box when CSS makes it narrower.
     text = re.sub(r'<svg ([^>]*?) height="[^"]*"', r'<svg aria-hidden="true" \1', text, count=1)
     text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
@@ -247,8 +251,8 @@ def _mark(axes: Axes, point: CurvePoint, place: tuple[float, float], colour: str
 
 
 def _dataset_label(comparison: Comparison, name: str) -> str:
-    row = comparison.row(name, BASELINE)
-    return f"{name}\n(guard)" if row is not None and row.role == "guard" else name
+    row, label = comparison.row(name, BASELINE), cut(one_line(name), 48)
+    return f"{label}\n(guard)" if row is not None and row.role == "guard" else label
 
 
 def _legend(axes: Axes, entries: Sequence[tuple[str, str]], marker: str) -> None:

@@ -22,6 +22,7 @@ from ranksaga.report.tables import (
     results_table,
     selection_table,
 )
+from ranksaga.untrusted.escape import printable
 
 __all__ = ["html_text"]
 
@@ -51,6 +52,8 @@ def html_text(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        # What turns the direction of writing, or a control character, is shown as its escape.
+        finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     context: dict[str, Any] = {
         "data": data,

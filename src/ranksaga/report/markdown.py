@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ranksaga.compare.results import Comparison
@@ -18,6 +17,7 @@ from ranksaga.report.tables import (
     results_table,
     selection_table,
 )
+from ranksaga.untrusted.escape import code_block, markdown
 
 __all__ = ["RECALL", "markdown_table", "markdown_text", "reading_notes"]
 
@@ -27,30 +27,36 @@ RECALL = "recall_at_100"
 def markdown_text(data: ReportData, *, selection_charts: Sequence[str] = ()) -> str:
     """The whole report; ``selection_charts`` are the names of the pictures beside it, one a selection."""
     comparison = data.comparison
-    parts = [f"# {_escaped(data.title)}", f"**{_escaped(headline_sentence(data))}**", "## Summary"]
+    parts = [f"# {markdown(data.title)}", f"**{markdown(headline_sentence(data))}**", "## Summary"]
     parts += [
-        "\n".join([f"**{system}**", "", *(f"- {_escaped(line)}" for line in summary_lines(comparison.summary(system)))])
+        "\n".join(
+            [
+                f"**{markdown(system)}**",
+                "",
+                *(f"- {markdown(line)}" for line in summary_lines(comparison.summary(system))),
+            ]
+        )
         for system in data.contenders
     ]
     parts += [markdown_table(summary_table(data)), "![Change per dataset](comparison_visualization.png)"]
     for metric in _shown_metrics(comparison):
-        parts += [f"## {metric_label(metric)} by dataset", markdown_table(results_table(comparison, metric))]
-    parts.append("\n".join(f"- {note}" for note in reading_notes(data)))
+        parts += [f"## {markdown(metric_label(metric))} by dataset", markdown_table(results_table(comparison, metric))]
+    parts.append("\n".join(f"- {markdown(note)}" for note in reading_notes(data)))
     if comparison.groups:
         table = groups_table(comparison)
-        parts += [f"## {table.caption}", markdown_table(table)]
+        parts += [f"## {markdown(table.caption)}", markdown_table(table)]
     if data.leakage:
         parts += ["## Leakage audit", markdown_table(leakage_table(data.leakage))]
     for place, selection in enumerate(data.selections):
-        parts += [f"## Selection on dev: {selection.system}", _escaped(selection.reason)]
+        parts += [f"## Selection on dev: {markdown(selection.system)}", markdown(selection.reason)]
         parts += [f"![Gain against retention]({name})" for name in selection_charts[place : place + 1]]
         parts.append(markdown_table(selection_table(selection)))
     if data.notes:
-        parts += ["## Notes", "\n".join(f"- {_escaped(note)}" for note in data.notes)]
+        parts += ["## Notes", "\n".join(f"- {markdown(note)}" for note in data.notes)]
     if data.recipe:
-        parts += ["## Recipe", f"```yaml\n{data.recipe.rstrip()}\n```"]
+        parts += ["## Recipe", code_block(data.recipe, "yaml")]
     for facts in data.facts:
-        parts += [f"## {facts.title}", markdown_table(facts_table(facts))]
+        parts += [f"## {markdown(facts.title)}", markdown_table(facts_table(facts))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -74,19 +80,12 @@ def reading_notes(data: ReportData) -> tuple[str, ...]:
 
 def markdown_table(table: Table) -> str:
     """A pipe table; the caption is left to the heading above it."""
-    lines = [
-        [column.label for column in table.columns],
-        ["---:" if column.numeric else "---" for column in table.columns],
-        *([cell.text for cell in row] for row in table.rows),
-    ]
-    return "\n".join("| " + " | ".join(_escaped(text) for text in line) + " |" for line in lines)
+    rule = ["---:" if column.numeric else "---" for column in table.columns]
+    lines = [[column.label for column in table.columns], *([cell.text for cell in row] for row in table.rows)]
+    head, *rows = ([markdown(text) for text in line] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
 
 
 def _shown_metrics(comparison: Comparison) -> tuple[str, ...]:
     wanted = dict.fromkeys((comparison.primary, RECALL))
     return tuple(metric for metric in wanted if metric in comparison.metrics)
-
-
-def _escaped(text: str) -> str:
-    """Text that cannot break a table or become markup."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split()).replace("|", "\\|"))

@@ -19,6 +19,8 @@ _MAIN = "ndcg_at_10"
 def result_folder(folder: Path, model: str, revision: str) -> Path:
     """``<folder>/results/<model>/<revision>`` as MTEB spells it: ``/`` is ``__`` and a space is ``_``."""
     name = model.replace("/", "__").replace(" ", "_")
+    if name in (".", "..") or len(name.encode("utf-8", "surrogatepass")) > 200:
+        name = file_name(name)  # neither another folder nor longer than file systems take
     return folder / "results" / name / file_name(revision)
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 from ranksaga.compare.results import BASELINE, Comparison, ComparisonRow, Paired, QueryChange
 from ranksaga.data.leakage import LeakageFinding
 from ranksaga.report.data import Facts, ReportData, Selection
+from ranksaga.untrusted.escape import csv_cell
 
 __all__ = [
     "NOTHING",
@@ -277,7 +278,10 @@ def facts_table(facts: Facts) -> Table:
 
 
 def csv_text(comparison: Comparison) -> str:
-    """``comparison_table.csv``: one row a (dataset, system, metric), six decimals, empty where there is no figure."""
+    """``comparison_table.csv``: one row a (dataset, system, metric), six decimals, empty where there is no figure.
+
+    A name that a spreadsheet would run as a formula has an apostrophe before it.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_CSV_COLUMNS)
@@ -291,4 +295,6 @@ def _csv_value(value: str | float | bool | None) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str):
+        return csv_cell(value)
     return f"{value:.6f}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
 """TREC run files: one line a result, ``query-id Q0 document-id rank score tag``.
 
-Columns are separated by tabs, which trec_eval and pytrec_eval read like spaces, and which
-ids of the BEIR layout cannot hold.
+Columns are separated by tabs. Readers split at any white space, so an id that has some is percent-encoded; one
+with a control character is refused when a dataset is read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from ranksaga.files import atomic_open
 from ranksaga.retrieve.rankings import Rankings
+from ranksaga.untrusted.escape import trec_id
 
 __all__ = ["write_run"]
 
@@ -26,10 +27,10 @@ def write_run(
     """
     with atomic_open(path) as stream:
         for query, documents, scores in zip(rankings.queries, rankings.documents, rankings.scores, strict=True):
-            head = f"{query_ids[query]}\tQ0\t"
+            head = f"{trec_id(query_ids[query])}\tQ0\t"
             count = int(np.count_nonzero(documents >= 0))
             stream.writelines(
-                f"{head}{document_ids[document]}\t{rank}\t{score:.9g}\t{tag}\n"
+                f"{head}{trec_id(document_ids[document])}\t{rank}\t{score:.9g}\t{tag}\n"
                 for rank, (document, score) in enumerate(
                     zip(documents[:count].tolist(), scores[:count].tolist(), strict=True), start=1
                 )

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Protocol
 
+from ranksaga.untrusted.escape import one_line, printable, without_secrets
+
 __all__ = ["Console", "Silent", "Terminal"]
 
 
@@ -60,7 +62,7 @@ class Terminal(Silent):
 
     def say(self, text: str) -> None:
         """One line, however long: a narrow terminal wraps it, a file does not."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(printable(without_secrets(text)), markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[..., None]]:
@@ -76,11 +78,12 @@ class Terminal(Silent):
 
     @contextmanager
     def _bar(self, label: str, total: int) -> Iterator[Callable[..., None]]:
+        from rich.markup import escape
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True) as bars:
-            task = bars.add_task(label, total=total, note="")
+            task = bars.add_task(escape(one_line(label)), total=total, note="")
 
             def advance(count: int, note: str = "") -> None:
                 bars.update(task, advance=count, note=note)

@@ -14,6 +14,8 @@ from ranksaga.retrieve.searcher import mean_blend, write_blends
 from ranksaga.run.folder import MODEL
 from ranksaga.run.plan import Plan
 from ranksaga.run.stages.score import Scored, System, read_blends, read_evaluation
+from ranksaga.untrusted.escape import markdown
+from ranksaga.untrusted.yaml_input import dump_yaml
 
 __all__ = ["publish", "write_shipped_model"]
 
@@ -71,20 +73,30 @@ def _card(system: System, baseline: System, plan: Plan, title: str, base: str) -
     """A model card. Where the base model was kept it has that model's figures: a fold may have chosen otherwise."""
     before = {one.member.dataset.name: _ndcg(one, plan) for one in baseline.scored}
     if system.encoder is baseline.encoder:
-        origin = f"This is {base}, unchanged: RankSaga fine-tuned it, and no candidate qualified (the report says why)."
+        origin = (
+            f"This is {markdown(base)}, unchanged: RankSaga fine-tuned it, and no candidate qualified "
+            "(the report says why)."
+        )
         queries, head = "test queries", "| dataset | this model |\n|---|---|"
-        rows = [f"| {dataset} | {value:.4f} |" for dataset, value in before.items()]
+        rows = [f"| {markdown(dataset)} | {value:.4f} |" for dataset, value in before.items()]
     else:
-        origin, queries = f"Fine-tuned with RankSaga from {base}.", "test queries that the scored model has not seen"
+        origin, queries = (
+            f"Fine-tuned with RankSaga from {markdown(base)}.",
+            "test queries that the scored model has not seen",
+        )
         head = "| dataset | base | this model |\n|---|---|---|"
         after = {one.member.dataset.name: _ndcg(one, plan) for one in system.scored}
-        rows = [f"| {dataset} | {before[dataset]:.4f} | {value:.4f} |" for dataset, value in after.items()]
+        rows = [f"| {markdown(dataset)} | {before[dataset]:.4f} | {value:.4f} |" for dataset, value in after.items()]
     table = "\n".join([head, *rows])
-    return (
-        "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
-        f"base_model: {base}\ntags: [sentence-transformers, ranksaga, retrieval]\n---\n"
-        f"# {title}\n\n{origin}\n\nnDCG@10 on {queries}:\n\n{table}\n"
+    head = dump_yaml(
+        {
+            "library_name": "sentence-transformers",
+            "pipeline_tag": "sentence-similarity",
+            "base_model": base,
+            "tags": ["sentence-transformers", "ranksaga", "retrieval"],
+        }
     )
+    return f"---\n{head}---\n# {markdown(title)}\n\n{origin}\n\nnDCG@10 on {queries}:\n\n{table}\n"
 
 
 def _ndcg(scored: Scored, plan: Plan) -> float:

@@ -1,0 +1,56 @@
+"""Texts that try to be more than text, for every test of what is written out."""
+
+from __future__ import annotations
+
+__all__ = ["HOSTILE", "HOSTILE_NAMES"]
+
+HOSTILE = (
+    "=1+1|' /C calc'!A0",
+    "+cmd",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1",
+    "'=quoted",
+    "＝1+1",
+    "a;=1",
+    'a,"b"\n=c',
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<!-- comment",
+    "</title></style></textarea>",
+    "&lt;b&gt; &amp; &#60;b&#62;",
+    "[link](javascript:alert(1))",
+    "![image](http://evil.example/x.png)",
+    "[ref]: http://evil.example",
+    "[a][ref]",
+    "http://evil.example www.evil.example",
+    "<http://evil.example>",
+    "**bold** __bold__ _it_ *it* ~~gone~~ `code`",
+    "```\n# heading\n```",
+    "````",
+    "# heading",
+    "> quote",
+    "- item",
+    "1. item",
+    "---",
+    "===",
+    "a | b || c \\| d",
+    "trailing \\",
+    "a\nb\r\nc\rd",
+    "q1\tQ0\td9\t1\t99\tforged",
+    "q1 Q0 d9 1 99 forged",
+    "\x1b[2J\x1b]0;title\x07\x1b[31mred",
+    "\x9b31m C1 \x85 next",
+    "\x00\x08\x7f",
+    "abc\u202egpj.exe\u2066\u2069",
+    "\u2028\u2029",
+    "$x^2$ $$y$$ \\alpha",
+    "{{ 7 * 7 }} {% raw %} ${7*7} %(a)s {0}",
+    "a: b # c\n- d\n---\n...",
+    "'; DROP TABLE x; --",
+    "../../etc/passwd",
+    "\U000e0041\U000e0042",
+)
+# Those that can name a folder, and with it a dataset.
+HOSTILE_NAMES = (*(text for text in HOSTILE if "/" not in text and text.isprintable()), "x\u202ey")
