@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ranksaga.compare.answer import Answer
 from ranksaga.compare.results import Comparison
 from ranksaga.data.leakage import LeakageFinding
 
@@ -73,10 +74,11 @@ class Facts:
 class ReportData:
     """Everything a report shows.
 
-    ``headline`` is the candidate that the summary at the top is about; ``shipped`` is the system in the model folder,
-    ``"baseline"`` where no candidate qualified, and ``shipped_reason`` says why. ``references`` are systems shown for
-    orientation, such as BM25, not attempts to improve. ``query_texts`` maps (dataset, query id) to the text, and
-    ``texts=False`` keeps every text of a dataset out of the files.
+    ``answer`` holds the three comparisons and what they recommend, None where they were not made. ``headline`` is the
+    candidate that the summary at the top is about; ``shipped`` is the system in the model folder, ``"baseline"`` where
+    no candidate qualified, and ``shipped_reason`` says why. ``references`` are systems shown for orientation, such as
+    BM25, not attempts to improve. ``query_texts`` maps (dataset, query id) to the text, and ``texts=False`` keeps every
+    text of a dataset out of the files.
     """
 
     title: str
@@ -84,6 +86,7 @@ class ReportData:
     headline: str
     shipped: str
     shipped_reason: str = ""
+    answer: Answer | None = None
     references: tuple[str, ...] = ("bm25",)
     promise: Promise | None = None
     selections: tuple[Selection, ...] = ()

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ranksaga.compare.results import BASELINE, Comparison
+from ranksaga.compare.results import BASELINE_HYBRID, HYBRID, Comparison
 from ranksaga.data.leakage import LeakageFinding
+from ranksaga.report.answer import (
+    answer_sentences,
+    answer_table,
+    caution_text,
+    contrast_table,
+    light,
+    shown_cautions,
+)
 from ranksaga.report.charts import bars_svg, change_svg, selection_svg
 from ranksaga.report.data import ReportData
 from ranksaga.report.markdown import RECALL, reading_notes
@@ -54,7 +62,10 @@ def html_text(data: ReportData) -> str:
     )
     context: dict[str, Any] = {
         "data": data,
-        "tone": _tone(data),
+        "tone": light(data),
+        "answer": answer_sentences(data.answer, data.comparison.primary) if data.answer is not None else (),
+        "cautions": [caution_text(caution) for caution in shown_cautions(data)],
+        "comparisons": _comparisons(data),
         "sentence": headline_sentence(data),
         "figures": _figures(data),
         "summary": summary_table(data),
@@ -76,12 +87,15 @@ def html_text(data: ReportData) -> str:
     return environment.get_template("report.html.j2").render(context)
 
 
-def _tone(data: ReportData) -> str:
-    summary = data.comparison.summary(data.headline)
-    if data.comparison.regressions(data.headline):
-        return "bad"
-    improved = summary.datasets > 0 and summary.improved == summary.datasets
-    return "good" if improved and summary.confirmed and data.shipped != BASELINE else "neutral"
+def _comparisons(data: ReportData) -> list[Table]:
+    """The three comparisons, what training added by dataset, and what else decided."""
+    answer = data.answer
+    if answer is None:
+        return []
+    tables = [answer_table(answer)]
+    if (added := answer.contrast(HYBRID, BASELINE_HYBRID)) is not None:
+        tables.append(contrast_table(answer, added, data.comparison.primary))
+    return [*tables, answer_table(answer, others=True)] if answer.others else tables
 
 
 def _figures(data: ReportData) -> tuple[_Figure, ...]:
