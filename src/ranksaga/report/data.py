@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ranksaga.compare.answer import Answer
 from ranksaga.compare.results import Comparison
 from ranksaga.data.leakage import LeakageFinding
+from ranksaga.report.drill_down import QueryDetail
 
 __all__ = [
     "FIRST_STUDY",
@@ -78,7 +79,8 @@ class ReportData:
     candidate that the summary at the top is about; ``shipped`` is the system in the model folder, ``"baseline"`` where
     no candidate qualified, and ``shipped_reason`` says why. ``references`` are systems shown for orientation, such as
     BM25, not attempts to improve. ``query_texts`` maps (dataset, query id) to the text, and ``texts=False`` keeps every
-    text of a dataset out of the files.
+    text of a dataset out of the files. ``details`` are all scored queries with every system's best documents, whose
+    texts ``documents`` has by (dataset, id).
     """
 
     title: str
@@ -95,6 +97,8 @@ class ReportData:
     recipe: str = ""
     facts: tuple[Facts, ...] = ()
     query_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    details: tuple[QueryDetail, ...] = ()
+    documents: Mapping[tuple[str, str], str] = field(default_factory=dict)
     texts: bool = True
 
     @property

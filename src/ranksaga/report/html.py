@@ -17,6 +17,7 @@ from ranksaga.report.answer import (
 )
 from ranksaga.report.charts import bars_svg, change_svg, selection_svg
 from ranksaga.report.data import ReportData
+from ranksaga.report.drill_down import drill_down
 from ranksaga.report.markdown import RECALL, reading_notes
 from ranksaga.report.summary import headline_sentence, summary_table
 from ranksaga.report.tables import (
@@ -60,7 +61,10 @@ def html_text(data: ReportData) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    drill = drill_down(data.details, data.documents, texts=data.texts) if data.details else None
     context: dict[str, Any] = {
+        "drill": drill,
+        "drill_json": Markup(drill.json) if drill is not None else "",
         "data": data,
         "tone": light(data),
         "answer": answer_sentences(data.answer, data.comparison.primary) if data.answer is not None else (),
@@ -132,8 +136,8 @@ def _query_changes(data: ReportData) -> list[tuple[str, Table, Table]]:
     return [
         (
             pair.dataset,
-            query_changes_table(data, pair, pair.largest_wins(_EXTREMES), "Largest wins"),
-            query_changes_table(data, pair, pair.largest_losses(_EXTREMES), "Largest losses"),
+            query_changes_table(data, pair, pair.largest_wins(_EXTREMES), f"Largest wins: {pair.dataset}"),
+            query_changes_table(data, pair, pair.largest_losses(_EXTREMES), f"Largest losses: {pair.dataset}"),
         )
         for pair in data.comparison.paired
         if pair.system == data.headline

@@ -261,7 +261,7 @@ def selection_table(selection: Selection) -> Table:
         Column("mean gain"),
         Column("guards"),
         *(Column(name) for name in datasets),
-        Column("", numeric=False),
+        Column("result", numeric=False),
     )
     rows = tuple(
         (

@@ -22,6 +22,7 @@ from ranksaga.run.context import RunDataset
 from ranksaga.run.costs import cost_facts
 from ranksaga.run.environment import describe_environment
 from ranksaga.run.plan import SHIPPED, Plan
+from ranksaga.run.query_details import query_details
 from ranksaga.run.selection import qualifies, relative
 from ranksaga.run.shipping import write_shipped_model
 from ranksaga.run.stage import Inputs, Summary
@@ -116,7 +117,8 @@ def _write(inputs: ReportInputs, folder: Path, *, results: Results, costs: tuple
         _write_system(results, system, folder)
     write_shipped_model(results.last, results.baseline, results.plan, results.recipe.name, folder)
     write_json(folder / RECORD, _record(results))
-    write_report(_report_data(results, costs), folder)
+    details, documents = query_details(results.systems, results.plan)
+    write_report(replace(_report_data(results, costs), details=details, documents=documents), folder)
     return {}
 
 
@@ -227,6 +229,7 @@ def _report_data(results: Results, costs: tuple[Facts, ...]) -> ReportData:
 def _selections(results: Results) -> tuple[Selection, ...]:
     selections = []
     roles = {member.name: member.role for member in results.datasets}
+    names = {member.name: member.dataset.name for member in results.datasets}
     preset = results.recipe.presets[-1]
     settings = results.recipe.training[preset]
     for view, entry in results.selected[preset].items():
@@ -243,8 +246,8 @@ def _selections(results: Results) -> tuple[Selection, ...]:
                     candidate.document_weight,
                     sum(gains.values()) / max(1, len(gains)),
                     sum(kept.values()) / len(kept) if kept else None,
-                    gains,
-                    kept,
+                    {names[name]: change for name, change in gains.items()},
+                    {names[name]: change for name, change in kept.items()},
                     qualifies=qualifies(choice.base, candidate, settings.tolerance, settings.standard_errors),
                     chosen=choice.is_of(candidate),
                 )
@@ -265,7 +268,7 @@ def _notes(results: Results) -> tuple[str, ...]:
     for system in results.systems:
         if system.mixed:
             shown = "; ".join(
-                f"{scored.member.name} "
+                f"{scored.member.dataset.name} "
                 + " / ".join(
                     f"{b.share:.1f}, {b.feedback:g}, {b.hubness:g}" for b in dict.fromkeys(read_blends(scored))
                 )
