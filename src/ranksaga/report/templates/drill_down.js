@@ -14,7 +14,7 @@ function place(top, id) { return top.includes(id) ? top.indexOf(id) + 1 : 0; }
 function ranking(title, query, results, other) {
   const [dataset, , , gold] = query;
   const box = made("div");
-  box.append(made("h4", `${title}: ${results[0].toFixed(4)}`));
+  box.append(made("h3", `${title}: ${results[0].toFixed(4)}`));
   const list = made("ol");
   for (const id of results[1]) {
     const before = other ? place(other[1], id) : 0;
