@@ -44,8 +44,9 @@ function opened(query, system) {
 }
 
 function histogram(changes) {
-  const counts = new Array(20).fill(0);
-  for (const change of changes) counts[Math.min(19, Math.floor((change + 1) * 10))] += 1;
+  // Ten bars for losses, one for what stayed, ten for gains.
+  const counts = new Array(21).fill(0);
+  for (const change of changes) counts[10 + Math.sign(change) * Math.min(10, Math.ceil(Math.abs(change) * 10))] += 1;
   const most = Math.max(1, ...counts);
   const box = part("histogram");
   box.replaceChildren(...counts.map((count) => {
