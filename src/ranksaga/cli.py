@@ -228,11 +228,16 @@ def compare(
         bool,
         typer.Option("--allow-other-settings", help="Let --fail-on-regression pass where prompts or lengths differ."),
     ] = False,
+    max_loss: Annotated[
+        str | None,
+        typer.Option("--max-loss", metavar="PERCENT", help="Exit 3 where a dataset lost more, proven or not."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare two measured models, query by query, with significance tests."""
     from ranksaga.run.single import compare_results
 
+    limit = _percentage(max_loss) if max_loss is not None else None
     compared = compare_results(baseline, candidate)
     _echo(json.dumps(compared.rows, indent=2) if as_json else compared.table)
     for remark in compared.remarks:
@@ -241,8 +246,21 @@ def compare(
     if compared.regressed:
         worse = ", ".join(compared.regressed)
         reasons.insert(0, f"significantly worse on {worse} (nDCG@10, Holm-corrected p < 0.05)")
-    if fail_on_regression and reasons:
+    if limit is not None and (lost := compared.lost_more(limit)):
+        reasons.insert(0, f"lost more than {limit:g}% on {', '.join(lost)}")
+    if (fail_on_regression or limit is not None) and reasons:
         raise RegressionError("; ".join(reasons))
+
+
+def _percentage(text: str) -> float:
+    """``2%`` or ``2`` as 2.0."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise UsageError(f"--max-loss {text}: expected a percentage from 0 to 100, such as 2%")
+    return value
 
 
 @app.command()

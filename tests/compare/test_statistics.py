@@ -8,13 +8,18 @@ from numpy.typing import NDArray
 
 from ranksaga.compare import statistics as module
 from ranksaga.compare.statistics import (
+    ALPHA,
+    FEWEST_QUERIES,
     Interval,
     WinsTiesLosses,
     bootstrap_interval,
     effect_size,
+    hierarchical_interval,
     holm,
     paired_randomization,
     smallest_detectable_difference,
+    smallest_detectable_mean,
+    stratified_randomization,
     wins_ties_losses,
 )
 from ranksaga.errors import DataError
@@ -152,3 +157,109 @@ def test_bad_values_are_refused(values: NDArray[np.float64]) -> None:
     for function in (paired_randomization, bootstrap_interval):
         with pytest.raises(DataError, match="one finite value a query"):
             function(values, seed=0)
+
+
+def exact_hierarchical(samples: list[list[float]], levels: tuple[float, float]) -> list[float]:
+    """Quantiles of all equally likely draws of datasets and, in each, of queries."""
+    outcomes: dict[float, float] = {}
+    count = len(samples)
+    for drawn in itertools.product(samples, repeat=count):
+        means = [[float(np.mean(queries)) for queries in itertools.product(one, repeat=len(one))] for one in drawn]
+        share = 1 / count**count / np.prod([len(one) for one in means])
+        for combination in itertools.product(*means):
+            mean = round(float(np.mean(combination)), 9)
+            outcomes[mean] = outcomes.get(mean, 0.0) + float(share)
+    values = sorted(outcomes)
+    below = np.cumsum([outcomes[value] for value in values])
+    return [values[int(np.searchsorted(below, level))] for level in levels]
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        # A query each: of two datasets the mean is -1, 0 or 1 with probabilities 1/4, 1/2, 1/4.
+        ([[-1.0], [1.0]], (-1.0, 1.0)),
+        # Of four datasets all draws are one dataset with probability 1/256: the ends are 1/4 and 3/4.
+        ([[0.0], [0.0], [1.0], [1.0]], (0.0, 1.0)),
+        ([[0.0], [0.0], [0.0], [1.0]], (0.0, 0.75)),
+    ],
+)
+def test_the_hierarchical_interval_by_hand(samples: list[list[float]], expected: tuple[float, float]) -> None:
+    assert exact_hierarchical(samples, (0.025, 0.975)) == list(expected)
+    found = hierarchical_interval([np.array(one) for one in samples], seed=0)
+    assert (found.low, found.high) == expected
+
+
+def test_the_hierarchical_interval_draws_datasets_and_queries() -> None:
+    samples = [[0.0, 3.0, 7.0], [20.0, 30.0], [45.0]]
+    low, high = exact_hierarchical(samples, (0.025, 0.975))
+    found = hierarchical_interval([np.array(one) for one in samples], seed=0, rounds=40_000)
+    assert found.low == pytest.approx(low, abs=0.5)
+    assert found.high == pytest.approx(high, abs=0.5)
+
+
+def test_the_hierarchical_interval_is_that_of_a_plain_loop() -> None:
+    rng = np.random.default_rng(5)
+    samples = [rng.normal(mean, 8.0, size) for mean, size in ((2, 30), (9, 12), (5, 80), (-1, 50))]
+    means = []
+    for _ in range(6000):
+        chosen = [samples[place] for place in rng.choice(4, 4)]
+        means.append(np.mean([rng.choice(one, len(one)).mean() for one in chosen]))
+    low, high = np.percentile(means, [2.5, 97.5])
+    found = hierarchical_interval(samples, seed=0)
+    assert found.low == pytest.approx(low, abs=0.25)
+    assert found.high == pytest.approx(high, abs=0.25)
+    # Queries alone, the datasets being these four, would give a narrower one.
+    within = 1.96 * float(np.sqrt(sum(np.var(one, ddof=1) / len(one) for one in samples))) / 4
+    assert found.high - found.low > 1.4 * 2 * within
+
+
+def test_of_one_dataset_the_interval_is_its_own() -> None:
+    one = sample(3, 40, 0.4) ** 3
+    assert hierarchical_interval([one], seed=4) == bootstrap_interval(one, seed=4)
+
+
+def test_the_hierarchical_interval_is_seeded_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [sample(seed, 50, 0.2) for seed in range(3)]
+    whole = hierarchical_interval(samples, seed=1)
+    assert hierarchical_interval(samples, seed=1) == whole
+    assert hierarchical_interval(samples, seed=2) != whole
+    monkeypatch.setattr(module, "_CHUNK", 150 * 64)
+    parts = hierarchical_interval(samples, seed=1)
+    assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.02)
+
+
+def test_the_stratified_test_weighs_datasets_alike() -> None:
+    """Two queries of +1 beside four of -0.5: 64 flips, of which the mean of means reaches 0.25 in 36: the 32
+    in which the two of +1 agree, and of the others the 4 in which the four of -0.5 do."""
+    samples = [np.array([1.0, 1.0]), np.array([-0.5] * 4)]
+    observed = abs(np.mean([one.mean() for one in samples]))
+    reached = [
+        abs((np.dot(signs[:2], samples[0]) / 2 + np.dot(signs[2:], samples[1]) / 4) / 2) >= observed - 1e-9
+        for signs in itertools.product((1, -1), repeat=6)
+    ]
+    assert sum(reached) == 36
+    assert stratified_randomization(samples, seed=1, rounds=40_000) == pytest.approx(36 / 64, abs=0.01)
+    one = sample(7, 30, 0.3)
+    assert stratified_randomization([one], seed=1) == pytest.approx(paired_randomization(one, seed=1), abs=1e-9)
+
+
+def test_the_smallest_detectable_mean_by_hand() -> None:
+    two = np.array([0.0, 2.0])  # sd sqrt(2), so 1 over its two queries
+    assert smallest_detectable_mean([two]) == smallest_detectable_difference(two)
+    assert smallest_detectable_mean([two, two]) == pytest.approx((1.959964 + 0.841621) * 2**0.5 / 2)
+    assert smallest_detectable_mean([two, np.ones(3)]) == pytest.approx((1.959964 + 0.841621) / 2)
+    assert smallest_detectable_mean([np.ones(3), np.ones(4)]) is None
+    assert smallest_detectable_mean([two, np.ones(1)]) is None
+    assert smallest_detectable_mean([]) is None
+
+
+def test_below_the_fewest_queries_nothing_can_be_shown() -> None:
+    assert exact_p(np.ones(FEWEST_QUERIES)) < ALPHA < exact_p(np.ones(FEWEST_QUERIES - 1))
+
+
+@pytest.mark.parametrize("samples", [[], [np.ones(3), np.array([])], [np.array([np.nan])]])
+def test_a_mean_over_nothing_is_refused(samples: list[NDArray[np.float64]]) -> None:
+    for statistic in (hierarchical_interval, stratified_randomization):
+        with pytest.raises(DataError):
+            statistic(samples, seed=0)

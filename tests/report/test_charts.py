@@ -7,7 +7,18 @@ import struct
 from dataclasses import replace
 from xml.etree import ElementTree
 
-from ranksaga.report.charts import bars_svg, change_svg, comparison_png, selection_png, selection_svg
+from ranksaga.report.charts import (
+    _PALETTE,
+    _REFERENCES,
+    _colour,
+    _dataset_label,
+    _labelled,
+    bars_svg,
+    change_svg,
+    comparison_png,
+    selection_png,
+    selection_svg,
+)
 from ranksaga.report.data import ReportData
 
 
@@ -70,3 +81,35 @@ def test_a_name_is_no_formula(study: ReportData) -> None:
     assert comparison_png(odd)[:4] == b"\x89PNG"
     selection = replace(study.selections[0], system=name)
     assert name in selection_svg(selection)
+
+
+def test_no_two_series_share_a_colour(study: ReportData) -> None:
+    for palette in (_PALETTE, _REFERENCES):
+        assert len({_colour(place, palette) for place in range(24)}) == 24
+
+
+def test_a_long_name_is_cut_into_lines_and_a_short_one_is_left(study: ReportData) -> None:
+    def label(name: str) -> str:
+        rows = tuple(replace(row, dataset=name) for row in study.comparison.rows if row.dataset == "guarded")
+        return _dataset_label(replace(study.comparison, rows=rows), name)
+
+    assert label("cisi") == "cisi\n(guard)"
+    assert label("python:stdlib?limit=1000") == "python:stdlib?limit=\n1000\n(guard)"
+    lines = label("a" * 200).splitlines()
+    assert (len(lines), max(map(len, lines)), lines[2]) == (4, 20, "…")
+
+
+def test_weights_are_written_beside_the_chosen_epoch_alone_and_never_over_each_other(study: ReportData) -> None:
+    point = replace(study.selections[0].points[0], chosen=False)
+    points = [replace(point, epoch=epoch, weight=weight, gain=4 * weight) for epoch in (1, 2) for weight in (0.5, 1.0)]
+    points += [
+        replace(point, epoch=2, weight=0.75, gain=3.0, chosen=True),
+        replace(point, epoch=2, weight=0.8, gain=3.1),
+    ]
+    selection = replace(study.selections[0], points=tuple(points))
+    found = _labelled(selection, points, guarded=False)
+    assert [(one.epoch, one.weight, place) for one, place in found] == [
+        (2, 0.75, (0.75, 3.0)),
+        (2, 0.5, (0.5, 2.0)),
+        (2, 1.0, (1.0, 4.0)),
+    ]

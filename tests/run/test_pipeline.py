@@ -91,7 +91,12 @@ def test_all_files_of_a_run_are_there(finished: tuple[Path, Outcome]) -> None:
         "model/README.md",
     ):
         assert (folder / name).is_file(), name
-    assert len(list((folder / "rankings").glob("*.trec"))) == 12  # 4 systems on 3 datasets
+    systems = {"baseline", "bm25", "baseline_hybrid", "v1", "best", "hybrid"}
+    assert len(list((folder / "rankings").glob("*.trec"))) == 18  # 6 systems on 3 datasets
+    assert {path.name for path in (folder / "per_query").iterdir()} == systems
+    assert {path.name for path in (folder / "results").iterdir()} == {
+        "minilm" if system == "baseline" else f"ranksaga__{system}" for system in systems
+    }
     assert not list(folder.rglob("*gone*")), "what another recipe left cannot be told from what is new"
     assert "report.html" in outcome.text()
     with (folder / "comparison_table.csv").open(encoding="utf-8") as stream:

@@ -24,7 +24,13 @@ from ranksaga.run.measure import rankings_of
 from ranksaga.run.plan import Plan, View
 from ranksaga.run.selection import Candidate
 from ranksaga.run.shipping import _card
-from ranksaga.run.stages.compare import compare_systems, comparison_summary, comparison_table, read_comparison
+from ranksaga.run.stages.compare import (
+    compare_systems,
+    comparison_summary,
+    comparison_table,
+    read_answer,
+    read_comparison,
+)
 from ranksaga.run.stages.report import Results, _report_data
 from ranksaga.run.stages.score import Scored, System, _joined, _parts
 from ranksaga.run.stages.select import Choice
@@ -215,3 +221,20 @@ def test_the_terminals_table_and_the_summary_have_the_same_figures(tmp_path: Pat
     found = comparison_summary(comparison)["systems"]["best"]
     assert (found["improved"], found["confirmed"], found["regressed"], found["mean_change_pct"]) == (1, 1, 0, 25.0)
     assert found["guards_mean_change_pct"] == -25.0
+
+
+def test_the_answer_is_kept_and_opens_the_terminals_table(tmp_path: Path) -> None:
+    run = measured(tmp_path, CHOSEN)
+    answer = read_answer(run.comparison)
+    assert (answer.model, answer.ships) == ("best", True)
+    assert reported(run).answer == answer
+    (model,) = answer.contrasts
+    assert model.mean is not None
+    assert (model.mean.datasets, model.mean.change_pct) == (2, 25.0)
+    assert [row.dataset for row in model.regressed] == ["guard"]
+    first = comparison_table(compared(run), answer).splitlines()[0]
+    assert first.startswith("Keep what you have")  # the guard lost
+    summary = comparison_summary(compared(run), answer)
+    assert summary["recommendation"]["text"].startswith(first)
+    assert summary == run.comparison.summary
+    assert not read_answer(measured(tmp_path / "kept", KEPT).comparison).ships

@@ -263,3 +263,43 @@ def cli(arguments: list[str]) -> int:
         with pytest.raises(SystemExit) as caught:
             main()
     return cast("int", caught.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "code", "said"),
+    [
+        (0.49, "2%", 0, ""),  # -2% exactly is not more than 2%
+        (0.49, "1.9", 3, "lost more than 1.9% on a (-2.0%)"),
+        (0.51, "0%", 0, ""),
+        (0.49, "two", 2, "--max-loss two: expected a percentage from 0 to 100, such as 2%"),
+        (0.49, "-1%", 2, "expected a percentage"),
+        (0.49, "nan", 2, "expected a percentage"),
+    ],
+)
+def test_the_largest_loss_that_passes_is_told(
+    value: float, limit: str, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = written(tmp_path / "before", origin=Origin("f1", FACTS), values=0.5)
+    after = written(tmp_path / "after", origin=Origin("f1", FACTS), values=0.5)
+    # One query loses, so that no test could prove it.
+    stored = json.loads((after / "per_query" / "a.json").read_text())
+    stored["values"]["ndcg_at_10"][0] += 10 * (value - 0.5)
+    write_json(after / "per_query" / "a.json", stored)
+    assert cli(["compare", str(before), str(after), f"--max-loss={limit}"]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_program_is_told_n_interval_and_p_and_who_has_too_few_queries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = written(tmp_path / "before", origin=Origin("f1", FACTS), values=0.5)
+    after = written(tmp_path / "after", origin=Origin("f1", FACTS), values=0.5)
+    stored = json.loads((after / "per_query" / "a.json").read_text())
+    stored["values"]["ndcg_at_10"][0] = 0.0
+    write_json(after / "per_query" / "a.json", stored)
+    assert cli(["compare", str(before), str(after), "--json"]) == 0
+    shown = capsys.readouterr()
+    (row,) = json.loads(shown.out)
+    assert (row["n_queries"], row["change_pct"], row["p"], row["unresolved"]) == (10, pytest.approx(-10.0), 1.0, True)
+    assert row["ci_low"] <= row["change"] <= row["ci_high"]
+    assert "too few queries to see a loss of 5%: a (10 queries)" in shown.err

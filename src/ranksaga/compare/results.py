@@ -10,9 +10,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.compare.statistics import FEWEST_QUERIES
+
 __all__ = [
     "BASELINE",
+    "BASELINE_HYBRID",
+    "HYBRID",
     "PRIMARY",
+    "RESOLUTION_PCT",
     "Comparison",
     "ComparisonRow",
     "GroupRow",
@@ -28,7 +33,10 @@ Verdict = Literal["improved", "regressed", "no evidence"]
 Role = Literal["trained", "guard"]
 
 BASELINE = "baseline"
+BASELINE_HYBRID = "baseline_hybrid"  # BM25 and the untrained base model
+HYBRID = "hybrid"  # BM25 and the trained model
 PRIMARY = "ndcg_at_10"
+RESOLUTION_PCT = 5.0  # a dataset that cannot show a change of this size cannot be said to be safe
 # A mean of differences that cancel is seldom exactly 0.
 _ROUNDING = 1e-12
 
@@ -70,6 +78,25 @@ class ComparisonRow:
             return None
         baseline = self.value - self.change
         return 100 * self.ci_low / baseline, 100 * self.ci_high / baseline
+
+    @property
+    def detectable_pct(self) -> float | None:
+        """``detectable`` in percent of the baseline's mean; None where either is not defined."""
+        if self.detectable is None or self.change is None or self.change_pct is None:
+            return None
+        return 100 * self.detectable / (self.value - self.change)
+
+    @property
+    def loses(self) -> bool:
+        """Whether the point estimate is a loss, proven or not."""
+        return self.change is not None and self.change < -_ROUNDING
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether "no evidence" says nothing: a change of 5% need not have shown with this many queries."""
+        if self.verdict != "no evidence":
+            return False
+        return self.n_queries < FEWEST_QUERIES or (self.detectable_pct or 0.0) > RESOLUTION_PCT
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ of bounded memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from ranksaga.errors import DataError
 
 __all__ = [
+    "FEWEST_QUERIES",
     "Interval",
     "WinsTiesLosses",
     "bootstrap_interval",
     "effect_size",
+    "hierarchical_interval",
     "holm",
     "paired_randomization",
     "smallest_detectable_difference",
+    "smallest_detectable_mean",
+    "stratified_randomization",
     "wins_ties_losses",
 ]
 
@@ -37,6 +41,8 @@ _CHUNK = 1 << 20
 _ROUNDING = 1e-12
 ALPHA = 0.05  # of every test
 POWER = 0.8  # of the smallest difference that is said to be detectable
+FEWEST_QUERIES = 6
+"""Of n differences all of one sign two of the 2^n flips are as extreme: below 6 queries no p can be under 0.05."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,65 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
+def hierarchical_interval(
+    samples: Sequence[NDArray[np.float64]], *, seed: int, confidence: float = 0.95, rounds: int = ROUNDS
+) -> Interval:
+    """Confidence interval of the mean over datasets of their means over queries, where both were sampled.
+
+    Hierarchical bootstrap (Davison and Hinkley, 1997, section 3.8): each round draws as many datasets as there are,
+    with replacement, and as many queries of each drawn dataset as it has; percentiles of the rounds' means. So it is
+    about other datasets of this kind too, and with few of them it is wide. Of a single dataset it is that dataset's
+    own interval (:func:`bootstrap_interval`).
+
+    Args:
+        samples: (n,) values or paired differences of each dataset, one a query; n may differ.
+        seed: seed of the resamples.
+        confidence: share of such intervals that hold the true mean.
+        rounds: number of resamples.
+
+    Raises:
+        DataError: there is no dataset, one has no values, or a value is not finite.
+    """
+    checked = _all_checked(samples)
+    if len(checked) == 1:
+        return bootstrap_interval(checked[0], seed=seed, confidence=confidence, rounds=rounds)
+    count = len(checked)
+
+    def resampled(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+        drawn = rng.integers(0, count, size=(size, count))
+        means = np.empty((size, count))
+        for place, sample in enumerate(checked):
+            chosen = drawn == place
+            rows = rng.integers(0, len(sample), size=(int(chosen.sum()), len(sample)))
+            means[chosen] = sample[rows].mean(axis=1)
+        mean: NDArray[np.float64] = means.mean(axis=1)
+        return mean
+
+    means = _in_chunks(resampled, rounds, count * max(map(len, checked)), seed)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return Interval(float(low), float(high))
+
+
+def stratified_randomization(samples: Sequence[NDArray[np.float64]], *, seed: int, rounds: int = ROUNDS) -> float:
+    """Two-sided p of the hypothesis that two systems are exchangeable on every one of these datasets.
+
+    As :func:`paired_randomization`; the statistic is the absolute mean over datasets of their mean differences, so a
+    small dataset weighs as much as a large one.
+
+    Args:
+        samples: (n,) candidate minus baseline of each dataset, one a query; n may differ.
+        seed: seed of the flips.
+        rounds: number of random flips.
+
+    Raises:
+        DataError: as for :func:`hierarchical_interval`.
+    """
+    # A mean of means is a sum of differences, each divided by how many its dataset has.
+    weighted = [sample / len(sample) for sample in _all_checked(samples)]
+    return paired_randomization(np.concatenate(weighted), seed=seed, rounds=rounds)
+
+
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Holm's step-down correction (1979): p values that may each be held against one alpha.
 
@@ -173,6 +238,20 @@ def smallest_detectable_difference(differences: NDArray[np.float64]) -> float | 
     return (normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)) * spread / math.sqrt(len(differences))
 
 
+def smallest_detectable_mean(samples: Sequence[NDArray[np.float64]]) -> float | None:
+    """As :func:`smallest_detectable_difference`, of the mean over datasets of their mean differences.
+
+    The test is about these datasets, so their variances over queries add up: sqrt(sum of sd^2 / n) / datasets takes
+    the place of sd / sqrt(n). None where no dataset has a spread, or one has a single query.
+    """
+    if not samples or any(len(sample) < 2 for sample in samples):
+        return None
+    spreads = [_spread(sample) or 0.0 for sample in samples]
+    error = math.sqrt(sum(spread**2 / len(sample) for spread, sample in zip(spreads, samples, strict=True)))
+    normal = NormalDist()
+    return (normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)) * error / len(samples) if error else None
+
+
 def _spread(differences: NDArray[np.float64]) -> float | None:
     """Sample standard deviation, or None where there is none to speak of."""
     if len(differences) < 2:
@@ -189,6 +268,12 @@ def _checked(values: NDArray[np.float64]) -> NDArray[np.float64]:
             "check that both systems were scored on the same judged queries"
         )
     return sample
+
+
+def _all_checked(samples: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    if not samples:
+        raise DataError("a mean over datasets needs at least one dataset, found none; compare on a dataset")
+    return [_checked(sample) for sample in samples]
 
 
 def _in_chunks(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ranksaga.compare.answer import Answer
 from ranksaga.compare.results import Comparison
 from ranksaga.data.leakage import LeakageFinding
+from ranksaga.report.drill_down import QueryDetail
 
 __all__ = [
     "CurvePoint",
@@ -58,10 +60,12 @@ class Facts:
 class ReportData:
     """Everything a report shows.
 
-    ``headline`` is the candidate that the summary at the top is about; ``shipped`` is the system in the model folder,
-    ``"baseline"`` where no candidate qualified, and ``shipped_reason`` says why. ``references`` are systems shown for
-    orientation, such as BM25, not attempts to improve. ``query_texts`` maps (dataset, query id) to the text, and
-    ``texts=False`` keeps every text of a dataset out of the files.
+    ``answer`` holds the three comparisons and what they recommend, None where they were not made. ``headline`` is the
+    candidate that the summary at the top is about; ``shipped`` is the system in the model folder, ``"baseline"`` where
+    no candidate qualified, and ``shipped_reason`` says why. ``references`` are systems shown for orientation, such as
+    BM25, not attempts to improve. ``query_texts`` maps (dataset, query id) to the text, and ``texts=False`` keeps every
+    text of a dataset out of the files. ``details`` are all scored queries with every system's best documents, whose
+    texts ``documents`` has by (dataset, id).
     """
 
     title: str
@@ -69,6 +73,7 @@ class ReportData:
     headline: str
     shipped: str
     shipped_reason: str = ""
+    answer: Answer | None = None
     references: tuple[str, ...] = ("bm25",)
     selections: tuple[Selection, ...] = ()
     leakage: tuple[LeakageFinding, ...] = ()
@@ -76,6 +81,8 @@ class ReportData:
     recipe: str = ""
     facts: tuple[Facts, ...] = ()
     query_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    details: tuple[QueryDetail, ...] = ()
+    documents: Mapping[tuple[str, str], str] = field(default_factory=dict)
     texts: bool = True
 
     @property

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ranksaga.compare.results import BASELINE, Comparison
+from ranksaga.compare.results import BASELINE_HYBRID, HYBRID, Comparison
 from ranksaga.data.leakage import LeakageFinding
+from ranksaga.report.answer import (
+    answer_sentences,
+    answer_table,
+    caution_text,
+    contrast_table,
+    light,
+    shown_cautions,
+)
 from ranksaga.report.charts import bars_svg, change_svg, selection_svg
 from ranksaga.report.data import ReportData
+from ranksaga.report.drill_down import drill_down
 from ranksaga.report.markdown import RECALL, reading_notes
 from ranksaga.report.summary import headline_sentence, summary_table
 from ranksaga.report.tables import (
@@ -55,9 +64,15 @@ def html_text(data: ReportData) -> str:
         # What turns the direction of writing, or a control character, is shown as its escape.
         finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
+    drill = drill_down(data.details, data.documents, texts=data.texts) if data.details else None
     context: dict[str, Any] = {
+        "drill": drill,
+        "drill_json": Markup(drill.json) if drill is not None else "",
         "data": data,
-        "tone": _tone(data),
+        "tone": light(data),
+        "answer": answer_sentences(data.answer, data.comparison.primary) if data.answer is not None else (),
+        "cautions": [caution_text(caution) for caution in shown_cautions(data)],
+        "comparisons": _comparisons(data),
         "sentence": headline_sentence(data),
         "figures": _figures(data),
         "summary": summary_table(data),
@@ -79,12 +94,15 @@ def html_text(data: ReportData) -> str:
     return environment.get_template("report.html.j2").render(context)
 
 
-def _tone(data: ReportData) -> str:
-    summary = data.comparison.summary(data.headline)
-    if data.comparison.regressions(data.headline):
-        return "bad"
-    improved = summary.datasets > 0 and summary.improved == summary.datasets
-    return "good" if improved and summary.confirmed and data.shipped != BASELINE else "neutral"
+def _comparisons(data: ReportData) -> list[Table]:
+    """The three comparisons, what training added by dataset, and what else decided."""
+    answer = data.answer
+    if answer is None:
+        return []
+    tables = [answer_table(answer)]
+    if (added := answer.contrast(HYBRID, BASELINE_HYBRID)) is not None:
+        tables.append(contrast_table(answer, added, data.comparison.primary))
+    return [*tables, answer_table(answer, others=True)] if answer.others else tables
 
 
 def _figures(data: ReportData) -> tuple[_Figure, ...]:
@@ -121,8 +139,8 @@ def _query_changes(data: ReportData) -> list[tuple[str, Table, Table]]:
     return [
         (
             pair.dataset,
-            query_changes_table(data, pair, pair.largest_wins(_EXTREMES), "Largest wins"),
-            query_changes_table(data, pair, pair.largest_losses(_EXTREMES), "Largest losses"),
+            query_changes_table(data, pair, pair.largest_wins(_EXTREMES), f"Largest wins: {pair.dataset}"),
+            query_changes_table(data, pair, pair.largest_losses(_EXTREMES), f"Largest losses: {pair.dataset}"),
         )
         for pair in data.comparison.paired
         if pair.system == data.headline

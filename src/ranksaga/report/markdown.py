@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ranksaga.compare.results import Comparison
+from ranksaga.compare.results import BASELINE_HYBRID, HYBRID, Comparison
+from ranksaga.report.answer import answer_sentences, answer_table, caution_text, contrast_table, shown_cautions
 from ranksaga.report.data import ReportData
 from ranksaga.report.summary import headline_sentence, summary_lines, summary_table
 from ranksaga.report.tables import (
@@ -27,7 +28,7 @@ RECALL = "recall_at_100"
 def markdown_text(data: ReportData, *, selection_charts: Sequence[str] = ()) -> str:
     """The whole report; ``selection_charts`` are the names of the pictures beside it, one a selection."""
     comparison = data.comparison
-    parts = [f"# {markdown(data.title)}", f"**{markdown(headline_sentence(data))}**", "## Summary"]
+    parts = [f"# {markdown(data.title)}", *_answer(data), f"**{markdown(headline_sentence(data))}**", "## Summary"]
     parts += [
         "\n".join(
             [
@@ -41,6 +42,8 @@ def markdown_text(data: ReportData, *, selection_charts: Sequence[str] = ()) -> 
     parts += [markdown_table(summary_table(data)), "![Change per dataset](comparison_visualization.png)"]
     for metric in _shown_metrics(comparison):
         parts += [f"## {markdown(metric_label(metric))} by dataset", markdown_table(results_table(comparison, metric))]
+    if data.answer is not None and (added := data.answer.contrast(HYBRID, BASELINE_HYBRID)) is not None:
+        parts += ["## What training added", markdown_table(contrast_table(data.answer, added, comparison.primary))]
     parts.append("\n".join(f"- {markdown(note)}" for note in reading_notes(data)))
     if comparison.groups:
         table = groups_table(comparison)
@@ -60,6 +63,16 @@ def markdown_text(data: ReportData, *, selection_charts: Sequence[str] = ()) -> 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _answer(data: ReportData) -> list[str]:
+    """The recommendation, the three comparisons, and what is not proven safe."""
+    warned = [f"- Caution: {markdown(caution_text(caution))}." for caution in shown_cautions(data)]
+    if data.answer is None:
+        return ["\n".join(warned)] if warned else []
+    first, *rest = answer_sentences(data.answer, data.comparison.primary)
+    parts = [f"**{markdown(first)}**", markdown(" ".join(rest)), markdown_table(answer_table(data.answer))]
+    return [*parts, *(["\n".join(warned)] if warned else [])]
+
+
 def reading_notes(data: ReportData) -> tuple[str, ...]:
     """How the figures were made, for whoever reads the tables."""
     comparison = data.comparison
@@ -69,7 +82,15 @@ def reading_notes(data: ReportData) -> tuple[str, ...]:
         "A verdict other than “no evidence” has a corrected p below 0.05.",
         "The mean, the best and the worst change are of relative changes, over the trained datasets only. "
         "A guard is scored and never trained on.",
+        "“Sees 5% or more” is the smallest true change that a test on this many queries finds four times out of five; "
+        "“cannot be resolved” means that a change of 5% could have been missed.",
     ]
+    if data.answer is not None:
+        notes.append(
+            "The interval of a mean change is over datasets and queries (hierarchical bootstrap), so it also speaks of "
+            "other datasets of this kind; its p is a randomization test on these datasets, corrected by Holm over the "
+            "comparisons."
+        )
     if any(row.out_of_fold for row in comparison.rows):
         notes.append(
             f"{OUT_OF_FOLD} out-of-fold: each query was scored by a model that was trained without its part of the "

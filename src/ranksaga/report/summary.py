@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ranksaga.compare.results import BASELINE, ComparisonRow, Summary
 from ranksaga.report.data import ReportData
-from ranksaga.report.tables import NOTHING, Cell, Column, Table, metric_label, percent, percent_cell
+from ranksaga.report.tables import NOTHING, Cell, Column, Table, metric_label, percent, percent_cell, percent_interval
 
 __all__ = ["headline_sentence", "summary_lines", "summary_table"]
 
@@ -18,6 +18,7 @@ def summary_table(data: ReportData) -> Table:
         ("… significantly", [Cell(str(s.confirmed), s.confirmed) for s in summaries]),
         ("datasets regressed significantly", [_regressed_cell(s.regressed) for s in summaries]),
         ("mean change", [percent_cell(s.mean_change_pct) for s in summaries]),
+        *_mean_intervals(data),
         ("best dataset", [_extreme_cell(s.best) for s in summaries]),
         ("worst dataset", [_extreme_cell(s.worst) for s in summaries]),
     ]
@@ -28,6 +29,16 @@ def summary_table(data: ReportData) -> Table:
         ]
     cells = tuple((Cell(name), *values) for name, values in rows)
     return Table(f"Change of {metric_label(data.comparison.primary)} against the baseline", tuple(columns), cells)
+
+
+def _mean_intervals(data: ReportData) -> list[tuple[str, list[Cell]]]:
+    """The row of the mean changes' intervals, for the contenders that the answer compared with the base."""
+    if data.answer is None:
+        return []
+    contrasts = [data.answer.contrast(system, BASELINE) for system in data.contenders]
+    means = [contrast.mean if contrast is not None else None for contrast in contrasts]
+    cells = [Cell(percent_interval((m.ci_low, m.ci_high)) if m else NOTHING, m.ci_low if m else None) for m in means]
+    return [("… 95% interval, over datasets and queries", cells)]
 
 
 def _regressed_cell(count: int) -> Cell:

@@ -32,15 +32,17 @@ __all__ = [
     "p_value",
     "percent",
     "percent_cell",
+    "percent_interval",
     "points",
     "query_changes_table",
     "results_table",
     "score",
     "score_cell",
     "selection_table",
+    "verdict_cell",
 ]
 
-Tone = Literal["", "good", "bad", "muted"]
+Tone = Literal["", "good", "warn", "bad", "muted"]
 
 NOTHING = "–"
 OUT_OF_FOLD = "†"
@@ -109,6 +111,11 @@ def interval(low: float | None, high: float | None) -> str:
     return NOTHING if low is None or high is None else f"[{points(low)}, {points(high)}]"
 
 
+def percent_interval(ends: tuple[float, float] | None) -> str:
+    """Both ends of an interval of a relative change."""
+    return NOTHING if ends is None else f"[{percent(ends[0])}, {percent(ends[1])}]"
+
+
 def _signed(value: float, decimals: int) -> str:
     text = f"{value:+.{decimals}f}"
     return text[1:] if float(text) == 0 else text
@@ -154,18 +161,22 @@ def _result(row: ComparisonRow) -> tuple[Cell, ...]:
             Cell(interval(row.ci_low, row.ci_high), row.ci_low),
             Cell(p_value(row.p), row.p),
             Cell(p_value(row.p_holm), row.p_holm),
-            _verdict_cell(row),
+            verdict_cell(row.verdict, row.detectable_pct, unresolved=row.unresolved),
             Cell(counts, row.wins),
         )
     value = Cell(score(row.value) + (OUT_OF_FOLD if row.out_of_fold else ""), row.value)
     return (Cell(name), Cell(row.system), Cell(str(row.n_queries), row.n_queries), value, *rest)
 
 
-def _verdict_cell(row: ComparisonRow) -> Cell:
-    if row.verdict is None:
+def verdict_cell(verdict: str | None, detectable_pct: float | None, *, unresolved: bool) -> Cell:
+    """A verdict; without evidence also the smallest change in percent that could have been seen, and that it cannot be
+    resolved where 5% could not."""
+    if verdict is None:
         return Cell(NOTHING, tone="muted")
-    tones: dict[str, Tone] = {"improved": "good", "regressed": "bad", "no evidence": "muted"}
-    return Cell(row.verdict, tone=tones[row.verdict])
+    if verdict != "no evidence":
+        return Cell(verdict, tone="good" if verdict == "improved" else "bad")
+    seen = "" if detectable_pct is None else f" (sees {detectable_pct:.1f}% or more)"
+    return Cell(f"cannot be resolved{seen}", tone="warn") if unresolved else Cell(f"{verdict}{seen}", tone="muted")
 
 
 def groups_table(comparison: Comparison) -> Table:
@@ -251,7 +262,7 @@ def selection_table(selection: Selection) -> Table:
         Column("mean gain"),
         Column("guards"),
         *(Column(name) for name in datasets),
-        Column("", numeric=False),
+        Column("result", numeric=False),
     )
     rows = tuple(
         (

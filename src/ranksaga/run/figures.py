@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ranksaga.compare.answer import answer_of
 from ranksaga.compare.comparison import compare
+from ranksaga.compare.results import BASELINE_HYBRID, HYBRID
 from ranksaga.config.load import load_recipe
 from ranksaga.config.recipe import Recipe
 from ranksaga.errors import DataError
@@ -70,18 +72,21 @@ def report_from_values(run: Path, target: Path) -> str:
     if not isinstance(record, dict):
         raise DataError(f"{run}: no sound run.json there, so nothing is finished to be compared; run all steps first")
     recipe = load_recipe(run / "recipe.yaml", environment={})
-    systems = ["bm25", *recipe.systems]
+    systems = ["bm25", BASELINE_HYBRID, *recipe.systems, HYBRID]
     candidates = [values for system in systems for values in read_system(run, system)]
     comparison = compare(read_system(run, "baseline"), candidates, guards=_guards(recipe, run), seed=recipe.seed)
     choice = record["selection"]["shipped"]
+    answer = answer_of(comparison, recipe.shipped, ships=choice["weight"] > 0, seed=recipe.seed)
     data = ReportData(
         title=recipe.name,
         comparison=comparison,
         headline=recipe.shipped,
         shipped=recipe.shipped if choice["weight"] > 0 else "baseline",
         shipped_reason=choice["reason"],
-        references=("bm25",),
-        notes=("Made from the run's per-query values; the run's own report has more (hybrids, leakage, selection).",),
+        answer=answer,
+        notes=(
+            "Made from the run's per-query values; the run's own report has more (leakage, selection, single queries).",
+        ),
         recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
         facts=(Facts("Environment of the run", tuple(record["environment"].items())),),
         texts=False,

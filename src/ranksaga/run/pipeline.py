@@ -98,7 +98,7 @@ def run_recipe(
 def _run(context: Context, folder: Path, stop: str) -> Outcome:
     """Run a recipe in a folder that is held."""
     from ranksaga.run.flow import execute
-    from ranksaga.run.stages.compare import comparison_summary, comparison_table, read_comparison
+    from ranksaga.run.stages.compare import comparison_summary, comparison_table, read_answer, read_comparison
 
     began = time.perf_counter()
     state = fingerprint(context.recipe)
@@ -108,8 +108,8 @@ def _run(context: Context, folder: Path, stop: str) -> Outcome:
     table, summary = "", {}
     for stage, entry in execute(context):
         if stage is COMPARE and entry is not None:
-            comparison = read_comparison(entry)
-            table, summary = comparison_table(comparison), comparison_summary(comparison)
+            comparison, answer = read_comparison(entry), read_answer(entry)
+            table, summary = comparison_table(comparison, answer), comparison_summary(comparison, answer)
         if stage is REPORT and entry is not None:
             _publish(context.store, entry, folder, {"table": table, "summary": summary}, began)
             # The marker comes last: a run without it is not finished.

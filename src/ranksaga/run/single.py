@@ -37,6 +37,8 @@ CODE = (".py", ".c", ".h")
 # What an encoder's facts call a setting, and a reader. Where a decisive one differs, a difference in figures may come
 # from it alone.
 DECISIVE = {"query": "the query prompt", "document": "the document prompt", "max_length": "the length in tokens"}
+# What a program is told of each dataset; ``ci_low`` and ``ci_high`` bound ``change``.
+SHOWN = ("dataset", "n_queries", "value", "change", "change_pct", "ci_low", "ci_high", "p", "p_holm", "verdict")
 NOTED = {"precision": "the precision", "similarity": "the similarity"}
 
 
@@ -158,10 +160,23 @@ class Compared:
     settings: list[str]
     notes: list[str]
 
+    def lost_more(self, percent: float) -> list[str]:
+        """Datasets that lost more than so many percent (beyond rounding), proven or not, and how much."""
+        changes = {str(row["dataset"]): row["change_pct"] for row in self.rows}
+        return [
+            f"{name} ({lost:+.1f}%)" for name, lost in changes.items() if lost is not None and lost < -percent - 1e-9
+        ]
+
+    @property
+    def too_few(self) -> list[str]:
+        """Said of datasets whose queries could miss a loss of 5%; none if there are none."""
+        small = [f"{row['dataset']} ({row['n_queries']} queries)" for row in self.rows if row["unresolved"]]
+        return [f"too few queries to see a loss of 5%: {', '.join(small)}"] if small else []
+
     @property
     def remarks(self) -> list[str]:
         """All that a reader of the table has to know."""
-        return [*self.unmatched, *self.settings, *self.notes]
+        return [*self.unmatched, *self.settings, *self.too_few, *self.notes]
 
 
 def compare_results(baseline: Path, candidate: Path) -> Compared:
@@ -182,7 +197,7 @@ def compare_results(baseline: Path, candidate: Path) -> Compared:
     _refuse_other_data(pairs)
     comparison = compare([one for one, _ in pairs], [other for _, other in pairs])
     rows: list[dict[str, Any]] = [
-        {"dataset": row.dataset, "value": row.value, "change": row.change, "p_holm": row.p_holm, "verdict": row.verdict}
+        {**{name: getattr(row, name) for name in SHOWN}, "unresolved": row.unresolved}
         for row in comparison.rows
         if row.metric == comparison.primary and row.system == "candidate"
     ]

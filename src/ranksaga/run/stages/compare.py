@@ -13,9 +13,11 @@ import numpy as np
 
 from ranksaga.compare import comparison as rules
 from ranksaga.compare import statistics
+from ranksaga.compare.answer import Answer, Contrast, MeanChange, answer_of
 from ranksaga.compare.comparison import compare
 from ranksaga.compare.results import Comparison, ComparisonRow, GroupRow, Paired, QueryGroup
 from ranksaga.files import read_json, write_text
+from ranksaga.report.answer import answer_json, answer_lines, effect_text
 from ranksaga.run.context import Context
 from ranksaga.run.plan import Plan
 from ranksaga.run.stage import Inputs, Summary
@@ -23,21 +25,24 @@ from ranksaga.run.stages import COMPARE
 from ranksaga.run.stages.score import Scored, System, read_evaluation
 from ranksaga.run.store import Entry
 
-__all__ = ["compare_systems", "comparison_summary", "comparison_table", "read_comparison"]
+__all__ = ["compare_systems", "comparison_summary", "comparison_table", "read_answer", "read_comparison"]
 
 FILE = "comparison.json"
 
 
 @dataclass(frozen=True)
 class CompareInputs(Inputs):
-    """``values`` are (system, dataset, identity of its values, out of fold); names are in the output."""
+    """``values`` are (system, dataset, identity of its values, out of fold); names are in the output. ``model`` is the
+    trained system, and ``ships`` whether selection kept it."""
 
     STAGE = COMPARE
-    VERSION = 1
+    VERSION = 2
 
     values: tuple[tuple[str, str, str, bool], ...]
     guards: tuple[str, ...]
     groups: tuple[tuple[str, str, tuple[str, ...]], ...]
+    model: str
+    ships: bool
     seed: int
     rounds: int
     tested: tuple[str, ...]
@@ -55,6 +60,8 @@ def compare_systems(context: Context, plan: Plan, systems: Sequence[System]) -> 
         values=tuple((one.name, one.member.dataset.name, one.entry.identity, one.out_of_fold) for one in scored),
         guards=tuple(member.dataset.name for member in context.datasets if member.role == "guard"),
         groups=tuple((group.dataset, group.name, group.query_ids) for group in plan.groups),
+        model=systems[-1].name,
+        ships=systems[-1].encoder is not baseline.encoder,  # where selection keeps the base, it is that very encoder
         seed=context.recipe.seed,
         rounds=statistics.ROUNDS,
         tested=rules.TESTED,
@@ -77,12 +84,19 @@ def read_comparison(entry: Entry) -> Comparison:
     )
 
 
-def comparison_table(comparison: Comparison) -> str:
-    """nDCG@10 by dataset and system, for the terminal."""
+def read_answer(entry: Entry) -> Answer:
+    """The contrasts that a comparison wrote down, and what they recommend."""
+    stored = read_json(entry.folder / FILE)["answer"]
+    return Answer(stored["model"], stored["ships"], tuple(_contrast(one) for one in stored["contrasts"]))
+
+
+def comparison_table(comparison: Comparison, answer: Answer | None = None) -> str:
+    """The answer, and nDCG@10 by dataset and system, for the terminal."""
     systems = comparison.systems
     guards = {name for name in comparison.datasets if _is_guard(comparison, name)}
     wide = 2 + max(len(name) + len(" (guard)") * (name in guards) for name in comparison.datasets)
-    lines = [f"{'nDCG@10':{wide}s}{'baseline':>10s}" + "".join(f"{system:>24s}" for system in systems)]
+    lines = [*answer_lines(answer, comparison.primary), ""] if answer is not None else []
+    lines += [f"{'nDCG@10':{wide}s}{'baseline':>10s}" + "".join(f"{system:>24s}" for system in systems)]
     for dataset in comparison.datasets:
         base = comparison.row(dataset, "baseline")
         cells = []
@@ -97,7 +111,8 @@ def comparison_table(comparison: Comparison) -> str:
         lines.append(f"{dataset + role:{wide}s}{base.value if base else 0:>10.4f}" + "".join(cells))
     for system in systems:
         summary = comparison.summary(system)
-        mean = _percent(summary.mean_change_pct)
+        against = answer.contrast(system, "baseline") if answer is not None else None
+        mean = effect_text(against.mean) if against and against.mean else _percent(summary.mean_change_pct)
         best = _percent(summary.best.change_pct if summary.best is not None else None)
         worst = _percent(summary.worst.change_pct if summary.worst is not None else None)
         sure = f"{summary.improved} of {summary.datasets} improved ({summary.confirmed} significantly)"
@@ -106,7 +121,7 @@ def comparison_table(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def comparison_summary(comparison: Comparison) -> dict[str, Any]:
+def comparison_summary(comparison: Comparison, answer: Answer | None = None) -> dict[str, Any]:
     """The same for programs."""
 
     def figures(system: str) -> dict[str, Any]:
@@ -122,7 +137,8 @@ def comparison_summary(comparison: Comparison) -> dict[str, Any]:
             "guards_mean_change_pct": summary.guards_mean_change_pct,
         }
 
-    return {"metric": comparison.primary, "systems": {system: figures(system) for system in comparison.systems}}
+    found = {"metric": comparison.primary, "systems": {system: figures(system) for system in comparison.systems}}
+    return found if answer is None else {**answer_json(answer, comparison.primary), **found}
 
 
 def _compare(inputs: CompareInputs, folder: Path, *, scored: Sequence[Scored], baselines: int, plan: Plan) -> Summary:
@@ -137,7 +153,9 @@ def _compare(inputs: CompareInputs, folder: Path, *, scored: Sequence[Scored], b
         rounds=inputs.rounds,
         seed=inputs.seed,
     )
+    answer = answer_of(comparison, inputs.model, ships=inputs.ships, rounds=inputs.rounds, seed=inputs.seed)
     stored = {
+        "answer": asdict(answer),
         "primary": comparison.primary,
         "systems": comparison.systems,
         "rows": [asdict(row) for row in comparison.rows],
@@ -145,7 +163,17 @@ def _compare(inputs: CompareInputs, folder: Path, *, scored: Sequence[Scored], b
         "groups": [asdict(row) for row in comparison.groups],
     }
     write_text(folder / FILE, json.dumps(stored, default=np.ndarray.tolist))  # doubles as they are, NaN too
-    return comparison_summary(comparison)
+    return comparison_summary(comparison, answer)
+
+
+def _contrast(stored: dict[str, Any]) -> Contrast:
+    return Contrast(
+        stored["system"],
+        stored["reference"],
+        tuple(ComparisonRow(**row) for row in stored["rows"]),
+        MeanChange(**stored["mean"]) if stored["mean"] is not None else None,
+        tuple(stored["missing"]),
+    )
 
 
 def _paired(stored: dict[str, Any]) -> Paired:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ranksaga.config.recipe import Recipe, dump_recipe
-from ranksaga.encode.encoder import Encoder
+from ranksaga.encode.encoder import Encoder, EncoderSpec
 from ranksaga.evaluate.evaluation import Origin
 from ranksaga.evaluate.per_query import PER_QUERY, write_evaluation
 from ranksaga.files import file_name, write_json
@@ -22,12 +22,13 @@ from ranksaga.run.context import RunDataset
 from ranksaga.run.costs import cost_facts
 from ranksaga.run.environment import describe_environment
 from ranksaga.run.plan import SHIPPED, Plan
+from ranksaga.run.query_details import query_details
 from ranksaga.run.selection import qualifies, relative
 from ranksaga.run.shipping import write_shipped_model
 from ranksaga.run.stage import Inputs, Summary
 from ranksaga.run.stages import REPORT
-from ranksaga.run.stages.compare import read_comparison
-from ranksaga.run.stages.score import System, read_blends, read_evaluation
+from ranksaga.run.stages.compare import read_answer, read_comparison
+from ranksaga.run.stages.score import Scored, System, read_blends, read_evaluation
 from ranksaga.run.stages.select import read_choice
 from ranksaga.run.stages.train import TrainingSummary
 from ranksaga.run.store import Entry, Store
@@ -45,7 +46,7 @@ class ReportInputs(Inputs):
     """
 
     STAGE = REPORT
-    VERSION = 1
+    VERSION = 2
 
     recipe: Mapping[str, Any]
     encoder: Mapping[str, Any]
@@ -116,7 +117,8 @@ def _write(inputs: ReportInputs, folder: Path, *, results: Results, costs: tuple
         _write_system(results, system, folder)
     write_shipped_model(results.shipped, results.baseline, results.plan, results.recipe.name, folder)
     write_json(folder / RECORD, _record(results))
-    write_report(_report_data(results, costs), folder)
+    details, documents = query_details(results.systems, results.plan)
+    write_report(replace(_report_data(results, costs), details=details, documents=documents), folder)
     return {}
 
 
@@ -145,17 +147,24 @@ def _record(results: Results) -> dict[str, Any]:
 
 
 def _write_system(results: Results, system: System, folder: Path) -> None:
-    """Values by query, MTEB's files and TREC runs of one system."""
+    """Values by query, MTEB's files and TREC runs of one system, alone and mixed with BM25."""
     spec = system.encoder.spec if system.encoder is not None else None
-    base = results.base.spec.model
-    model = base if system.name == "baseline" else f"ranksaga/{system.name}"
+    for scored in (system.scored, system.mixed):
+        if scored:
+            _write_scored(results, scored, spec, folder)
+
+
+def _write_scored(results: Results, measured: Sequence[Scored], spec: EncoderSpec | None, folder: Path) -> None:
+    """What one system, dense, BM25 or mixed, measured on all its datasets; ``spec`` is of the encoder at work in it."""
+    base, system = results.base.spec.model, measured[0].name
+    model = base if system == "baseline" else f"ranksaga/{system}"
     revision = spec.revision if spec is not None else "1"
-    for scored in system.scored:
+    for scored in measured:
         dataset = scored.member.dataset
         values = read_evaluation(scored, results.plan)
         name = file_name(dataset.name)
         origin = Origin(dataset.fingerprint, spec.facts if spec is not None else None)
-        write_evaluation(folder / PER_QUERY / system.name, replace(values, origin=origin))
+        write_evaluation(folder / PER_QUERY / system, replace(values, origin=origin))
         write_task_result(
             values,
             folder,
@@ -164,11 +173,11 @@ def _write_system(results: Results, system: System, folder: Path) -> None:
             dataset_revision=dataset.fingerprint,
         )
         write_run(
-            folder / "rankings" / f"{system.name}.{name}.trec",
+            folder / "rankings" / f"{system}.{name}.trec",
             read_rankings(scored.entry.folder / "rankings.npz"),
             dataset.queries.ids,
             dataset.corpus.ids,
-            tag=system.name,
+            tag=system,
         )
     write_model_meta(
         folder,
@@ -176,7 +185,7 @@ def _write_system(results: Results, system: System, folder: Path) -> None:
         revision=revision,
         max_tokens=spec.max_length if spec is not None else None,
         similarity=spec.similarity if spec is not None else "cosine",
-        adapted_from=base if system.name != "baseline" and spec is not None else None,
+        adapted_from=base if system != "baseline" and spec is not None else None,
     )
 
 
@@ -202,7 +211,7 @@ def _report_data(results: Results, costs: tuple[Facts, ...]) -> ReportData:
         headline=shipped,
         shipped=shipped if choice.weight > 0 else "baseline",
         shipped_reason=choice.reason,
-        references=("bm25", "baseline_hybrid"),
+        answer=read_answer(results.comparison),
         selections=_selections(results),
         leakage=results.plan.findings,
         notes=_notes(results),
@@ -219,6 +228,7 @@ def _report_data(results: Results, costs: tuple[Facts, ...]) -> ReportData:
 def _selections(results: Results) -> tuple[Selection, ...]:
     selections = []
     roles = {member.name: member.role for member in results.datasets}
+    names = {member.name: member.dataset.name for member in results.datasets}
     shipped, settings = results.recipe.shipped, results.recipe.shipped_training
     for view, entry in results.selected[shipped].items():
         choice = read_choice(entry)
@@ -234,8 +244,8 @@ def _selections(results: Results) -> tuple[Selection, ...]:
                     candidate.document_weight,
                     sum(gains.values()) / max(1, len(gains)),
                     sum(kept.values()) / len(kept) if kept else None,
-                    gains,
-                    kept,
+                    {names[name]: change for name, change in gains.items()},
+                    {names[name]: change for name, change in kept.items()},
                     qualifies=qualifies(choice.base, candidate, settings.tolerance, settings.standard_errors),
                     chosen=choice.is_of(candidate),
                 )
@@ -256,7 +266,7 @@ def _notes(results: Results) -> tuple[str, ...]:
     for system in results.systems:
         if system.mixed:
             shown = "; ".join(
-                f"{scored.member.name} "
+                f"{scored.member.dataset.name} "
                 + " / ".join(
                     f"{b.share:.1f}, {b.feedback:g}, {b.hubness:g}" for b in dict.fromkeys(read_blends(scored))
                 )
