@@ -244,7 +244,7 @@ def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:
 
 def test_messages_are_without_secrets() -> None:
     environment = {"HF_TOKEN": "hf_abcdefgh", "MY_PASSWORD": "p4ssw0rdp4ss", "PATH": "/usr/local", "API_TOKEN": "x"}
-    text = "hf_abcdefgh at https://me:p4ssw0rd@host/x?token=1 /usr/local, p4ssw0rdp4ss, python:stdlib?limit=1 x"
+    text = "hf_abcdefgh at https://me:p4ssw0rd@host/x?token=1, /usr/local, p4ssw0rdp4ss, python:stdlib?limit=1 x"
     assert without_secrets(text, environment) == (
-        "*** at https://***@host/x?*** /usr/local, ***, python:stdlib?limit=1 x"
+        "*** at https://***@host/x?***, /usr/local, ***, python:stdlib?limit=1 x"
     )

@@ -45,7 +45,7 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _SECRET_NAME = re.compile(
     r"TOKEN(?!I)|SECRET|PASSW|APIKEY|API_KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIAL|BEARER", re.IGNORECASE
 )
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>()]+", re.IGNORECASE)
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>()]*[^\s'\"<>().,:;]", re.IGNORECASE)
 _SHORTEST_SECRET = 8  # characters: a shorter value would be found in ordinary words
 _SHORTEST_PASSWORD = 4
 HIDDEN = "***"
