@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from ranksaga import __version__
+from ranksaga.cli_datasets import datasets_import
 from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-datasets_app = typer.Typer(help="List, show, get, check and build datasets.", no_args_is_help=True)
+datasets_app = typer.Typer(help="List, show, get, check, import and build datasets.", no_args_is_help=True)
 app.add_typer(datasets_app, name="datasets")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -414,6 +415,9 @@ def datasets_build(
     dataset = load(source) if source.startswith("python:") else build_python(Path(source))
     write_beir(dataset, target)
     typer.echo(f"{target}: {len(dataset.corpus)} documents, {len(dataset.queries)} queries")
+
+
+datasets_app.command("import")(datasets_import)
 
 
 def main() -> None:
