@@ -380,13 +380,23 @@ def datasets_get(name: str, as_json: Json = False) -> None:
 
 
 @datasets_app.command("check")
-def datasets_check(path: Path, as_json: Json = False) -> None:
+def datasets_check(
+    path: Path,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Also say what this model cuts off of the documents.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List every problem of a BEIR folder with file and line. Exit code 2 where there is an error."""
     from dataclasses import asdict
 
     from ranksaga.data.check import check_beir
 
     findings = check_beir(path)
+    if model is not None and not any(finding.level == "error" for finding in findings):
+        from ranksaga.run.single import check_lengths
+
+        findings += check_lengths(model, path)
     if as_json:
         typer.echo(json.dumps([{**asdict(f), "file": str(f.file)} for f in findings], indent=2))
     else:

@@ -13,7 +13,7 @@ from ranksaga.data.importing.columns import DOCUMENT_ID, QUERY_ID, SCORE, TITLE,
 from ranksaga.data.importing.pairs import cell_id, cell_texts, parse_grade, split_name
 from ranksaga.data.importing.rows import Document, Judgment, Query, Source, needs_import_extra
 from ranksaga.data.importing.tables import Table
-from ranksaga.errors import DataError, DownloadError
+from ranksaga.errors import DataError, DownloadError, RankSagaError
 
 __all__ = [
     "IRDS",
@@ -83,7 +83,7 @@ def join(
         tuple(by_id.values()),
         tuple(asked.values()),
         judgments,
-        dict(counts),
+        dict(+counts),  # without zeros
         ids_decide=ids_decide,
     )
 
@@ -218,13 +218,17 @@ def irds_source(name: str) -> Source:
             lines += [(row.query_id, row.doc_id, max(0, int(row.relevance)), split) for row in part.qrels_iter()]
     except KeyError as problem:
         raise DataError(f"{name}: ir_datasets has no such id; they are listed on ir-datasets.com") from problem
-    except (OSError, RuntimeError) as problem:
+    except RankSagaError:
+        raise
+    except Exception as problem:  # what its readers and downloads raise, assertions among it
         first = next(iter(str(problem).strip().splitlines()), "") or type(problem).__name__
-        raise DownloadError(f"{name}: ir_datasets could not get its files ({first}); check the network") from problem
+        raise DownloadError(
+            f"{name}: ir_datasets cannot read its files ({first}); check the network, or the files"
+        ) from problem
     counts["empty queries"] += sum(not query.text for query in queries)
     form = f"ir_datasets{'' if len(parts) == 1 else ', splits ' + ', '.join(split for _, split in parts)}"
     asked = [query for query in dict.fromkeys(queries) if query.text]
-    return join(name, form, documents, asked, lines, left_out=+counts)
+    return join(name, form, documents, asked, lines, left_out=counts)
 
 
 def _parts(ir_datasets: Any, identifier: str, dataset: Any) -> list[tuple[Any, str]]:

@@ -231,6 +231,7 @@ class _HtmlReader(HTMLParser):
     def _take(self, data: str, source_length: int | None) -> None:
         if self._title is not None:
             self._title.append(data)
+            return
         if self._skipping:
             return
         if self._heading is not None:

@@ -204,7 +204,7 @@ def _collection(name: str, corpus: Tables, queries: Tables, qrels: Tables) -> So
         "judgments": f"qrels ({', '.join(filter(None, qrels)) or 'one split'})",
     }
     return join(
-        name, "corpus, queries and qrels", documents, dict.fromkeys(asked), lines(), columns=columns, left_out=+counts
+        name, "corpus, queries and qrels", documents, dict.fromkeys(asked), lines(), columns=columns, left_out=counts
     )
 
 

@@ -192,8 +192,8 @@ def _read_delimited(path: Path, text: str, words: str, *, tab: bool) -> Table:
         rows, wide = [], f"{path}: {problem}"
     if wide:
         # Many tools write tabs without any quoting, so that a quotation mark is text.
-        plain = _cells(text, delimiter, quoting=csv.QUOTE_NONE) if tab or not rows else []
-        if not plain or any(len(cells) != len(plain[0][1]) for _, cells in plain):
+        plain = _cells(text, delimiter, quoting=csv.QUOTE_NONE) if tab else []
+        if not plain or any(len(cells) not in (0, len(plain[0][1])) for _, cells in plain):
             raise DataError(_broken(path, wide, rows, delimiter))
         rows, kind = plain, f"{kind}, quotation marks as text"
     (_, names), *body = rows
