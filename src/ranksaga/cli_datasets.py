@@ -1,19 +1,21 @@
-"""Commands that bring a person's own files into datasets."""
+"""Commands that begin with a person's own files: into a dataset, and into a first recipe."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ranksaga.errors import UsageError
+from ranksaga.files import write_text
 
 if TYPE_CHECKING:
     from ranksaga.data.importing.chunking import Tokens
 
-__all__ = ["datasets_import"]
+__all__ = ["datasets_import", "init"]
 
 
 def datasets_import(
@@ -85,6 +87,27 @@ def datasets_import(
     assert to is not None
     write_dataset(assembled, to)
     _check(to, has_queries=bool(assembled.dataset.queries.ids))
+
+
+def init(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file to write (YAML).")] = Path("recipe.yaml"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="About ten minutes on two cores: parts of large datasets, fewer steps.")
+    ] = False,
+) -> None:
+    """Look at the files here and write a commented recipe; tables are imported into ./datasets on the way."""
+    from ranksaga.run.first_recipe import look, make_datasets, recipe_text
+
+    if os.path.lexists(recipe):
+        raise UsageError(f"{recipe}: exists already; name another file")
+    if recipe.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"{recipe}: a recipe is a YAML file; name it {recipe.with_suffix('.yaml')}")
+    here = Path()
+    seen = make_datasets(here, look(here), quick=quick)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", here.resolve().name).lstrip("._-") or "run"
+    text = recipe_text(seen, name=name, file=str(recipe), quick=quick)
+    write_text(recipe, text)
+    typer.echo(f"{text}\n# {recipe} is written; see what it does: ranksaga run {recipe} --dry-run")
 
 
 def _tokens_of(model: str, limit: int | None) -> Tokens:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas
+import pandas  # type: ignore[import-untyped]
 import pytest
 
 from ranksaga import cli

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas
+import pandas  # type: ignore[import-untyped]
 import pytest
 import pytrec_eval
 
@@ -112,7 +112,7 @@ def test_columns_are_named(tmp_path: Path) -> None:
 
 
 def test_flag_embedding_keeps_given_negatives(tmp_path: Path) -> None:
-    records = [
+    records: list[dict[str, Any]] = [
         {"query": "one?", "pos": ["p1", "p2"], "neg": ["n1", "p3"], "pos_scores": [0.9, 0.8], "prompt": "x"},
         {"query": "two?", "pos": ["p3"], "neg": ["n1"]},
     ]
@@ -142,7 +142,7 @@ def test_triplets_and_numbered_negatives(tmp_path: Path) -> None:
 
 
 def test_a_negative_is_the_titled_document_of_its_text(tmp_path: Path) -> None:
-    records = [
+    records: list[dict[str, Any]] = [
         {"query": "one?", "positive": "p1", "title": "T1", "negative": "p2"},
         {"query": "two?", "positive": "p2", "title": "T2", "negative": "p1"},
     ]
@@ -153,7 +153,7 @@ def test_a_negative_is_the_titled_document_of_its_text(tmp_path: Path) -> None:
 
 
 def test_llama_index(tmp_path: Path) -> None:
-    value = {
+    value: dict[str, Any] = {
         "queries": {"q1": "one?", "q2": "two?", "q3": "one?"},
         "corpus": {"n1": "text one", "n2": "text two", "n3": "text three"},
         "relevant_docs": {"q1": ["n1"], "q2": ["n2", "n1"], "q3": ["n3"]},
@@ -162,9 +162,7 @@ def test_llama_index(tmp_path: Path) -> None:
     (tmp_path / "qa.json").write_text(json.dumps(value))
     dataset = imported(tmp_path / "qa.json", tmp_path / "out")
     queries, corpus = value["queries"], value["corpus"]
-    assert isinstance(queries, dict)
-    assert isinstance(corpus, dict)
-    relevant: Any = value["relevant_docs"]
+    relevant = value["relevant_docs"]
     assert triples(dataset) == {(queries[q], corpus[d], 1) for q, many in relevant.items() for d in many}
     assert dataset.queries.ids == ("q1", "q2"), "the same question is one query"
     assert dataset.corpus.ids == ("n1", "n2", "n3")
