@@ -32,6 +32,7 @@ PART = "-quick"  # how the name of a reduced dataset ends
 STAND_IN = "python:stdlib?limit=450"
 # Ten minutes on two cores without bf16: documents are encoded a few times, and pseudo-queries cost training steps.
 QUICK_DOCUMENTS = 1600
+QUICK_PSEUDO_QUERIES = 6000
 QUICK_QUERIES = {"train": 400, "dev": 150, "test": 300}
 QUICK = """\
 # About ten minutes on two cores, whatever the data.{reduced}
@@ -41,7 +42,7 @@ training:
     epochs: 2
     seeds: 1
     max_steps: 300
-    distillation: {{pseudo_queries: 1500, documents: 32}}
+    distillation: {{pseudo_queries: {pseudo_queries}, documents: 32}}
     merge_weights: [0.5, 1.0]
     documents: {{weights: [0.0, 0.5]}}
 """
@@ -262,7 +263,7 @@ def recipe_text(seen: Inventory, *, name: str, file: str, quick: bool) -> str:
     """
     remarks = [f"# Not used: {remark}" for remark in seen.remarks]
     remarks += [
-        f"# {texts} holds texts: ranksaga datasets import {_word(texts)} --queries TABLE --to datasets/NAME"
+        f"# {texts} holds texts: ranksaga datasets import {_word(texts)} --queries TABLE --to FOLDER"
         for texts in seen.texts
     ]
     datasets = [f"  - {_word(dataset)}" for dataset in seen.datasets]
@@ -272,6 +273,7 @@ def recipe_text(seen: Inventory, *, name: str, file: str, quick: bool) -> str:
             f"  - {STAND_IN}",
         ]
     reduced = any(dataset.endswith(PART) for dataset in (*seen.datasets, *seen.guards))
+    pseudo_queries = min(1500, max(64, QUICK_PSEUDO_QUERIES // max(1, len(seen.datasets))))
     note = "\n# Parts of the datasets (names in -quick): scores are higher than on all documents." if reduced else ""
     return RECIPE.format(
         file=file,
@@ -281,7 +283,7 @@ def recipe_text(seen: Inventory, *, name: str, file: str, quick: bool) -> str:
         datasets="\n".join([*datasets, ""]),
         guards=", ".join(map(_word, seen.guards)),
         remarks="".join(f"{' '.join(remark.split())}\n" for remark in remarks),
-        settings=QUICK.format(reduced=note) if quick else FULL,
+        settings=QUICK.format(reduced=note, pseudo_queries=pseudo_queries) if quick else FULL,
     )
 
 

@@ -29,7 +29,7 @@ PSEUDO = 11  # stream of random draws
 def source_constants(settings: Training) -> dict[str, Any]:
     """The constants that decide what a training with these settings learns from."""
     if settings.distillation is None:
-        mines = {"NEGATIVES": NEGATIVES, "NEGATIVES_DEPTH": NEGATIVES_DEPTH}
+        mines = {"NEGATIVES": NEGATIVES, "NEGATIVES_DEPTH": NEGATIVES_DEPTH, "GIVEN_NEGATIVES": True}
         return mines if settings.hard_negatives else {}
     return {
         "BANK": BANK,
@@ -50,7 +50,7 @@ def source_constants(settings: Training) -> dict[str, Any]:
 
 def labelled_source(dataset: Dataset, judgments: Qrels, settings: Training, vectors: Vectors) -> TrainingPairs:
     """A dataset's labelled pairs, with hard negatives mined by the base model where the settings ask."""
-    from ranksaga.train.negatives import mine_negatives
+    from ranksaga.train.negatives import mine_negatives, with_given_negatives
     from ranksaga.train.pairs import labelled_pairs
 
     pairs = labelled_pairs(dataset, judgments, titles=settings.titles)
@@ -59,9 +59,10 @@ def labelled_source(dataset: Dataset, judgments: Qrels, settings: Training, vect
     # By query row: queries that are judged nowhere stay 0 and are in no pair.
     queries = np.zeros((len(dataset.queries), vectors.queries.shape[1]), dtype=np.float32)
     queries[vectors.query_rows] = vectors.queries
-    return mine_negatives(
+    mined = mine_negatives(
         pairs, queries, vectors.documents, margin=settings.negative_margin, pool=NEGATIVES, depth=NEGATIVES_DEPTH
     )
+    return with_given_negatives(mined, judgments, settings.hard_negatives)
 
 
 def teacher_source(

@@ -21,7 +21,6 @@ __all__ = ["SHARES", "Assembled", "assemble", "parse_shares"]
 
 SPLITS = ("train", "dev", "test")
 SHARES: Mapping[str, float] = {"train": 0.6, "dev": 0.15, "test": 0.25}
-FEW = 50  # test queries; with fewer, only large changes can be told from chance
 
 
 @dataclass(frozen=True)
