@@ -347,7 +347,8 @@ INDEPENDENT: Mapping[str, str] = {
     "of checks, downloads, messages, and of what is no stage": (
         "beir_parser._MAX_GRADE download._ATTEMPTS download._PAUSE download._TIMEOUT download._BLOCK "
         "download._MAX_RATIO download._RATIO_FLOOR weight_checks.SHOWN searcher.DEPTH_FACTOR "
-        "searcher.LEAST_DEPTH audit.EXAMPLES importer.EXAMPLES document_tokens.BATCH document_tokens.SAMPLE hashed.NGRAM hashed.VERSION"
+        "searcher.LEAST_DEPTH audit.EXAMPLES importer.EXAMPLES document_tokens.BATCH "
+        "document_tokens.SAMPLE hashed.NGRAM hashed.VERSION"
     ),
 }
 ROOMS = ("data", "encode", "retrieve", "evaluate", "train", "compare", "run")
