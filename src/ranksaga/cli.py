@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from ranksaga import __version__
-from ranksaga.cli_datasets import datasets_import, init
+from ranksaga.cli_datasets import datasets_import, generate_queries, init
 from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError
 
 if TYPE_CHECKING:
@@ -428,6 +428,7 @@ def datasets_build(
 
 
 datasets_app.command("import")(datasets_import)
+datasets_app.command("generate-queries")(generate_queries)
 app.command()(init)
 
 

@@ -15,7 +15,7 @@ from ranksaga.files import write_text
 if TYPE_CHECKING:
     from ranksaga.data.importing.chunking import Tokens
 
-__all__ = ["datasets_import", "init"]
+__all__ = ["datasets_import", "generate_queries", "init"]
 
 
 def datasets_import(
@@ -89,6 +89,68 @@ def datasets_import(
     _check(to, has_queries=bool(assembled.dataset.queries.ids))
 
 
+def generate_queries(
+    corpus: Annotated[Path, typer.Argument(help="Folder with corpus.jsonl, such as an imported folder of texts.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="BEIR folder to write.")],
+    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible API, such as http://127.0.0.1:8000/v1.")],
+    model: Annotated[str, typer.Option(help="Model that writes, as the endpoint calls it.")],
+    documents: Annotated[int, typer.Option(min=1, help="Documents that are asked about, at most.")] = 500,
+    per_document: Annotated[int, typer.Option(min=1, max=20, help="Queries a document.")] = 2,
+    price: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="US dollars of a million tokens, to the model and from it.")
+    ] = None,
+    filter_: Annotated[
+        str, typer.Option("--filter", help="Who must bring the document back: bm25, a model (minilm), or none.")
+    ] = "bm25",
+    depth: Annotated[int, typer.Option(min=1, help="Among so many best documents.")] = 10,
+    splits: Annotated[str | None, typer.Option(metavar="SHARES", help="train=0.6,dev=0.15,test=0.25")] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of documents and of the splits.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and ask nothing.")] = False,
+) -> None:
+    """Let a language model write queries for documents. The key is read from RANKSAGA_API_KEY or OPENAI_API_KEY."""
+    from ranksaga.data.importing.assemble import parse_shares
+    from ranksaga.data.importing.chat import Chat
+    from ranksaga.data.importing.importer import describe_result, write_dataset
+    from ranksaga.run.console import Terminal
+    from ranksaga.run.generated_queries import choose_documents, estimate_cost, generate, read_corpus, round_trip
+
+    if os.path.lexists(to):
+        raise UsageError(f"{to}: exists already; name a new folder")
+    shares, prices = parse_shares(splits), _prices(price)
+    chat = Chat(endpoint, model)
+    texts = read_corpus(corpus)
+    rows = choose_documents(texts, documents, seed)
+    typer.echo(estimate_cost(texts, rows, chat, per_document, prices))
+    if dry_run:
+        typer.echo("nothing is asked (--dry-run)")
+        return
+    keep = None
+    if filter_ == "bm25":
+        keep = round_trip(depth)
+    elif filter_ != "none":
+        from ranksaga.encode.encoder import load_encoder
+
+        keep = round_trip(depth, load_encoder(filter_, cached=True))  # before anything is paid for
+    made = generate(corpus, texts, rows, chat, Terminal(), count=per_document, keep=keep, shares=shares, seed=seed)
+    typer.echo(f"{made.written} queries written, {made.doubled} double, {made.lost} whose document did not come back")
+    typer.echo(describe_result(made.assembled))
+    write_dataset(made.assembled, to)
+    typer.echo("test queries are generated, too: figures say how well such questions are answered, not those of people")
+    _check(to, has_queries=True)
+
+
+def _prices(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        before, after = (float(part) for part in text.split(","))
+    except ValueError:
+        before = after = -1.0
+    if not (0 <= before < float("inf") and 0 <= after < float("inf")):
+        raise UsageError(f"--price {text}: expected two prices of a million tokens in US dollars, such as 0.15,0.60")
+    return before, after
+
+
 def init(
     recipe: Annotated[Path, typer.Argument(help="Recipe file to write (YAML).")] = Path("recipe.yaml"),
     quick: Annotated[
@@ -123,7 +185,8 @@ def _check(folder: Path, *, has_queries: bool) -> None:
 
     if not has_queries:
         typer.echo(
-            f"{folder}: documents only, without queries yet; import again with --queries TABLE (query, file, heading)"
+            f"{folder}: documents only, without queries yet; import again with --queries TABLE (query, file, "
+            "heading), or let a language model write some: ranksaga datasets generate-queries"
         )
         return
     findings = check_beir(folder)

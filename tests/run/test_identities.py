@@ -348,7 +348,9 @@ INDEPENDENT: Mapping[str, str] = {
         "beir_parser._MAX_GRADE download._ATTEMPTS download._PAUSE download._TIMEOUT download._BLOCK "
         "download._MAX_RATIO download._RATIO_FLOOR weight_checks.SHOWN searcher.DEPTH_FACTOR "
         "searcher.LEAST_DEPTH audit.EXAMPLES importer.EXAMPLES document_tokens.BATCH "
-        "document_tokens.SAMPLE hashed.NGRAM hashed.VERSION"
+        "document_tokens.SAMPLE chat.ATTEMPTS chat.TIMEOUT chat.PAUSE chat.LONGEST_PAUSE "
+        "generated_queries.LONGEST_DOCUMENT generated_queries.LONGEST_QUERY "
+        "generated_queries.CHARACTERS_PER_TOKEN generated_queries.TOKENS_PER_QUERY hashed.NGRAM hashed.VERSION"
     ),
 }
 ROOMS = ("data", "encode", "retrieve", "evaluate", "train", "compare", "run")
