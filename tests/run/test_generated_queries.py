@@ -240,11 +240,11 @@ class FirstLetters:
 
 
 def test_a_query_passes_where_its_document_or_a_copy_comes_back() -> None:
-    corpus = Corpus(("1", "2", "3", "4"), ("",) * 4, ("a a b", "c c d", "c c d", "e f"))
-    queries = Queries(("q1", "q2", "q3", "q4"), ("a", "a", "c", "g"))
+    corpus = Corpus(("1", "2", "3", "4"), ("",) * 4, ("ash alp bee", "cat cow dog", "cat cow dog", "elk fox"))
+    queries = Queries(("q1", "q2", "q3", "q4"), ("alp", "ash", "cat", "gnu"))
     dataset = Dataset("x", corpus, queries, {})
-    assert list(round_trip(1, FirstLetters())(dataset, [0, 1, 1, 3])) == [True, False, True, False]
-    assert list(round_trip(1)(dataset, [0, 1, 1, 3])) == [True, False, True, False]
+    assert list(round_trip(1, FirstLetters())(dataset, [0, 1, 1, 0])) == [True, False, True, False]
+    assert list(round_trip(1)(dataset, [0, 1, 1, 0])) == [True, False, True, False]
 
 
 def test_documents_are_chosen_by_their_text(corpus: Path, tmp_path: Path) -> None:

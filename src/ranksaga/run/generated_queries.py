@@ -149,8 +149,8 @@ def generate(
     with ThreadPoolExecutor(parallel) as threads, console.progress("queries", len(prompts)) as advance:
         pending = [threads.submit(chat.ask, prompt) for prompt in prompts]
         try:
-            for answer in pending:
-                answers.append(answer.result())
+            for waiting in pending:
+                answers.append(waiting.result())
                 advance(1)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)

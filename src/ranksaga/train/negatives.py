@@ -103,8 +103,8 @@ def with_given_negatives(pairs: TrainingPairs, judged: Qrels, wanted: int) -> Tr
         if query in given:
             own = list(dict.fromkeys(given[query]))
             more = [row for row in mined[index].tolist() if row != NO_DOCUMENT and row not in own]
-            row = own + more[: max(0, wanted - len(own))]
-            pool[index] = row + [NO_DOCUMENT] * (width - len(row))
+            taken = own + more[: max(0, wanted - len(own))]
+            pool[index] = taken + [NO_DOCUMENT] * (width - len(taken))
     return pairs.with_negatives(pool)
 
 
