@@ -11,7 +11,7 @@ import pytest
 
 from ranksaga.data.importing.assemble import assemble
 from ranksaga.data.importing.columns import Named, assign
-from ranksaga.data.importing.importer import Options, understand
+from ranksaga.data.importing.importer import Options, describe, understand
 from ranksaga.data.importing.tables import read_table
 from ranksaga.data.importing.text_files import decode
 from ranksaga.errors import RankSagaError, UsageError
@@ -55,6 +55,21 @@ def test_blank_rows_are_counted_and_quotes_in_tabs_are_text(tmp_path: Path) -> N
     assert table.format.endswith("quotation marks as text")
 
 
+def test_excels_line_about_the_delimiter_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("sep=;\nq;a,b\n1;2\n")
+    table = read_table(tmp_path / "x.csv")
+    assert (table.columns, table.records, list(table.places)) == (("q", "a,b"), [{"q": "1", "a,b": "2"}], ["3"])
+
+
+def test_what_is_shown_commands_no_terminal(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('[{"question": "a\\u001b[2Jb", "answer": "\\ud800c", "x\\ny": "d"}]')
+    shown = describe(understand(str(tmp_path / "x.json"), Options(tokens=lambda: pytest.fail("nothing is cut"))))
+    assert "query: a [2Jb" in shown
+    assert "relevant:  c" in shown
+    assert "columns not used: x y" in shown
+    assert shown.encode()
+
+
 def test_a_cell_of_many_lines_keeps_the_number_of_its_first(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('q,a\r\n"one\r\ntwo",x\r\nthree,y\r\n', newline="")
     table = read_table(tmp_path / "x.csv")
@@ -69,7 +84,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "header only": ("x.csv", b"question,answer\n", "a header and no row"),
     "two of a name": ("x.csv", b"question,question,answer\na,b,c\n", "two columns are called 'question'"),
     "too many cells": ("x.csv", b"question,answer\na,b\nc,d,e\n", "x.csv:3: 3 cells, and the header has 2"),
-    "open quotation": ("x.csv", b'question,answer\na,"b\nc,d\n', "line 2: unexpected end of data"),
+    "open quotation": ("x.csv", b'question,answer\na,"b\nc,d\n', "x.csv:2: unexpected end of data"),
     "a workbook by name only": ("x.csv", b"PK\x03\x04....", "an Excel workbook"),
     "zero bytes": ("x.csv", b"question,answer\na,\0\0\0b\n", "zero bytes"),
     "no encoding": ("x.csv", b"question,answer\na,\x81\n", "x.csv:2: byte 0x81 is neither UTF-8 nor Windows-1252"),

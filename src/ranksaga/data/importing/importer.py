@@ -132,7 +132,12 @@ def describe(source: Source) -> str:
     lines += [f"  {role:13s} {column}" for role, column in source.columns.items()]
     lines += [f"  {note}" for note in source.notes]
     lines += [f"  left out: {what}: {count}" for what, count in source.left_out.items() if count]
-    return "\n".join([*lines, *_examples(source)])
+    # Texts come from anywhere: no half characters and no commands to a terminal.
+    return "\n".join(_printable(line) for line in [*lines, *_examples(source)])
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def _examples(source: Source) -> list[str]:

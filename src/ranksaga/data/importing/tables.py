@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,12 +185,14 @@ def _json_lines(path: Path, text: str) -> tuple[list[Any], list[str]]:
 def _read_delimited(path: Path, text: str, words: str, *, tab: bool) -> Table:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     delimiter = "\t" if tab else _delimiter_of(text)
+    if (told := re.match(r"sep=(.)\r?\n", text)) and told[1] in _DELIMITERS:  # Excel's own way to say it
+        delimiter, text = told[1], text[told.end(1) :]
     kind = f"{'TSV' if tab else 'CSV'}, {words}, {_DELIMITERS[delimiter]} between cells"
     try:
         rows = _cells(text, delimiter, quoting=csv.QUOTE_MINIMAL)
         wide = _too_wide(rows)
     except csv.Error as problem:
-        rows, wide = [], f"{path}: {problem}"
+        rows, wide = [], str(problem)
     if wide:
         # Many tools write tabs without any quoting, so that a quotation mark is text.
         plain = _cells(text, delimiter, quoting=csv.QUOTE_NONE) if tab else []
@@ -221,7 +224,7 @@ def _cells(text: str, delimiter: str, *, quoting: Any) -> list[tuple[int, list[s
                 rows.append((begin, cells))
             begin = reader.line_num + 1
     except csv.Error as problem:
-        raise csv.Error(f"line {begin}: {problem}") from problem
+        raise csv.Error(f"{begin}: {problem}") from problem
     return rows
 
 
@@ -236,7 +239,7 @@ def _too_wide(rows: Sequence[tuple[int, list[str]]]) -> str | None:
 def _broken(path: Path, problem: str, rows: Sequence[Any], delimiter: str) -> str:
     if rows:
         return f"{path}:{problem}; put quotation marks around a cell with a {_DELIMITERS[delimiter]} in it"
-    return f"{problem}; close each quotation mark, and double those inside a quoted cell"
+    return f"{path}:{problem}; close each quotation mark, and double those inside a quoted cell"
 
 
 def _delimiter_of(text: str) -> str:
