@@ -6,6 +6,7 @@ are read by the library ``datasets``.
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from collections import Counter
@@ -90,9 +91,7 @@ def hub_source(name: str, named: Named, *, config: str | None) -> Source:
     """
     with needs_import_extra("a dataset of Hugging Face"):
         import datasets
-    from huggingface_hub.utils import logging as hub_logging
-
-    hub_logging.set_verbosity_error()  # the one line below says what it would
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the one line below says what it would
     identifier = name.removeprefix(HUB)
     local = Path(identifier).is_dir()
     bars = datasets.are_progress_bars_disabled()
