@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from ranksaga import __version__
+from ranksaga.cli_datasets import datasets_import, generate_queries, init
 from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError
 from ranksaga.untrusted.escape import one_line, printable, without_secrets
 
@@ -50,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-datasets_app = typer.Typer(help="List, show, get, check and build datasets.", no_args_is_help=True)
+datasets_app = typer.Typer(help="List, show, get, check, import and build datasets.", no_args_is_help=True)
 app.add_typer(datasets_app, name="datasets")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -409,13 +410,23 @@ def datasets_get(name: str, as_json: Json = False) -> None:
 
 
 @datasets_app.command("check")
-def datasets_check(path: Path, as_json: Json = False) -> None:
+def datasets_check(
+    path: Path,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Also say what this model cuts off of the documents.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List every problem of a BEIR folder with file and line. Exit code 2 where there is an error."""
     from dataclasses import asdict
 
     from ranksaga.data.check import check_beir
 
     findings = check_beir(path)
+    if model is not None and not any(finding.level == "error" for finding in findings):
+        from ranksaga.run.single import check_lengths
+
+        findings += check_lengths(model, path)
     if as_json:
         _echo(json.dumps([{**asdict(f), "file": str(f.file)} for f in findings], indent=2))
     else:
@@ -444,6 +455,11 @@ def datasets_build(
     dataset = load_dataset(source) if source.startswith("python:") else build_python(Path(source))
     write_beir(dataset, target)
     _echo(f"{target}: {len(dataset.corpus)} documents, {len(dataset.queries)} queries")
+
+
+datasets_app.command("import")(datasets_import)
+datasets_app.command("generate-queries")(generate_queries)
+app.command()(init)
 
 
 def main() -> None:

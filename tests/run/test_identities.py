@@ -329,6 +329,8 @@ INDEPENDENT: Mapping[str, str] = {
         "world.BUCKET"
     ),
     "its effect is in what is hashed: data, vectors' format, precision, settings": (
+        "assemble.SHARES pairs._MAX_GRADE chunking._FILLED first_recipe.QUICK_DOCUMENTS "
+        "first_recipe.QUICK_PSEUDO_QUERIES first_recipe.QUICK_QUERIES "
         "build._VERSION build._MIN_WORDS build._MAX_WORDS build._MIN_STATEMENTS build._TRAIN build._DEV "
         "encoder.CLOSE fused_encoding.CLOSE layout.LENGTHS_PER_OCTAVE fingerprint.STEP precision.ENOUGH "
         "precision.ROUNDS precision.BF16_SINCE precision.FP16_SINCE reading.UNLIMITED reading.PROBED_LENGTH"
@@ -340,7 +342,10 @@ INDEPENDENT: Mapping[str, str] = {
     "of checks, downloads, messages, and of what is no stage": (
         "beir_parser._MAX_GRADE download._ATTEMPTS download._PAUSE download._TIMEOUT download._BLOCK "
         "download._MAX_RATIO download._RATIO_FLOOR weight_checks.SHOWN searcher.DEPTH_FACTOR "
-        "searcher.LEAST_DEPTH audit.EXAMPLES hashed.NGRAM hashed.VERSION"
+        "searcher.LEAST_DEPTH audit.EXAMPLES importer.EXAMPLES document_tokens.BATCH "
+        "document_tokens.SAMPLE chat.ATTEMPTS chat.TIMEOUT chat.PAUSE chat.LONGEST_PAUSE "
+        "generated_queries.LONGEST_DOCUMENT generated_queries.LONGEST_QUERY "
+        "generated_queries.CHARACTERS_PER_TOKEN generated_queries.TOKENS_PER_QUERY hashed.NGRAM hashed.VERSION"
     ),
 }
 ROOMS = ("data", "encode", "retrieve", "evaluate", "train", "compare", "run")

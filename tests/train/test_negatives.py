@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ranksaga.data.dataset import Qrels
 from ranksaga.errors import DataError
-from ranksaga.train.negatives import mine_negatives
+from ranksaga.train.negatives import mine_negatives, with_given_negatives
 from ranksaga.train.pairs import TrainingPairs
 
 
@@ -67,3 +68,20 @@ def test_vectors_must_fit_the_texts() -> None:
     pairs, queries, documents = random_pairs()
     with pytest.raises(DataError, match="r: 299 document vectors for 300 texts"):
         mine_negatives(pairs, queries, documents[:-1], margin=0.9)
+
+
+def test_given_negatives_come_before_mined_ones() -> None:
+    rows = np.array([[0, 0], [0, 5], [1, 1], [2, 2]], dtype=np.int32)
+    documents = ("a", "b", "c", "d", "e", "f", "d", " ")  # rows 3 and 6 are one text, 7 has none
+    mined = np.array([[4, 3, -1], [4, -1, -1], [4, 0, 2], [-1, -1, -1]], dtype=np.int32)
+    pairs = TrainingPairs("x", ("q", "r", "s", "t"), documents, rows, rows).with_negatives(mined)
+    judged = Qrels.of([(0, 0, 1), (0, 5, 2), (0, 6, 0), (1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 7, 0), (3, 0, 0)])
+    # Query 0 is given document 6, which is 3, and takes a mined one beside it; 2 is given a blank one.
+    pool = with_given_negatives(pairs, judged, 2).negatives
+    assert pool is not None
+    assert pool.tolist() == [[3, 4, -1], [3, 4, -1], [4, 0, 2], [-1, -1, -1]]
+    assert with_given_negatives(pairs, judged, 1).negatives.tolist()[0] == [3, -1, -1]  # type: ignore[union-attr]
+    contradicting = Qrels.of([(0, 5, 0), (1, 1, 0)])
+    assert with_given_negatives(pairs, contradicting, 2) is pairs, "what is relevant to the query is no negative"
+    alone = TrainingPairs("x", ("q",), ("a", "b", "c"), rows[:1], rows[:1])
+    assert with_given_negatives(alone, Qrels.of([(0, 1, 0), (0, 2, 0)]), 1).negatives.tolist() == [[1, 2]]  # type: ignore[union-attr]

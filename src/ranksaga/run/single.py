@@ -10,11 +10,14 @@ from typing import Any
 
 import ranksaga
 from ranksaga.compare.comparison import compare
+from ranksaga.data.beir import read_beir
+from ranksaga.data.beir_files import Finding
 from ranksaga.data.beir_parser import split_of
 from ranksaga.data.dataset import Dataset, Qrels
 from ranksaga.data.resolve import load_dataset, refuse_twins
 from ranksaga.data.self_hits import describe_self_hits, self_hits
 from ranksaga.encode.cache_folders import results_home
+from ranksaga.encode.document_tokens import cut_off
 from ranksaga.encode.encoder import EncoderSpec, load_encoder
 from ranksaga.encode.models import locate
 from ranksaga.encode.prompts import Prompts
@@ -31,7 +34,7 @@ from ranksaga.retrieve.trec import write_run
 from ranksaga.run.console import Console, Silent
 from ranksaga.run.folder import check_results_folder, held
 
-__all__ = ["Compared", "benchmark_model", "compare_results"]
+__all__ = ["Compared", "benchmark_model", "check_lengths", "compare_results"]
 
 CODE = (".py", ".c", ".h")
 # What an encoder's facts call a setting, and a reader. Where a decisive one differs, a difference in figures may come
@@ -116,6 +119,8 @@ def _benchmarked(
         rows = judgments.query_rows
         if left_out := int((self_hits(dataset)[rows] >= 0).sum()):
             console.say(f"{dataset.name}: {describe_self_hits(left_out)}")
+        if (loss := cut_off(encoder, dataset.corpus.documents)) is not None and loss.cut:
+            console.say(f"{dataset.name}: {loss}")
         with console.progress(dataset.name, len(rows) + len(dataset.corpus)) as advance:
             rankings = benchmark(encoder, dataset, rows, 1000, advance)
         origin = Origin(dataset.fingerprint, encoder.spec.facts)
@@ -138,6 +143,20 @@ def _benchmarked(
         write_run(out / "rankings" / f"{name}.trec", rankings, dataset.queries.ids, dataset.corpus.ids, tag="ranksaga")
         write_evaluation(out / PER_QUERY, evaluation)
     return found
+
+
+def check_lengths(model: str, path: Path) -> list[Finding]:
+    """What a model cuts off of a dataset's documents, as a warning; none where it reads all of them.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        DataError: the dataset cannot be read.
+    """
+    loss = cut_off(load_encoder(model, precision="fp32", device="cpu"), read_beir(path).corpus.documents)
+    if loss is None or not loss.cut:
+        return []
+    message = f"{loss}; cut documents smaller, or take a model that reads more"
+    return [Finding("warning", "cut-off", "corpus.jsonl", None, message)]
 
 
 @dataclass(frozen=True)

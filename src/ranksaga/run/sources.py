@@ -30,7 +30,12 @@ PSEUDO = 11  # stream of random draws
 def source_constants(settings: Training) -> dict[str, Any]:
     """The constants that decide what a training with these settings learns from."""
     if isinstance(settings, Labelled):
-        mines = {"NEGATIVES": NEGATIVES, "NEGATIVES_DEPTH": NEGATIVES_DEPTH, "MARGIN": MARGIN}
+        mines = {
+            "NEGATIVES": NEGATIVES,
+            "NEGATIVES_DEPTH": NEGATIVES_DEPTH,
+            "MARGIN": MARGIN,
+            "GIVEN_NEGATIVES": True,
+        }
         return mines if settings.hard_negatives else {}
     return {
         "BANK": BANK,
@@ -52,7 +57,7 @@ def source_constants(settings: Training) -> dict[str, Any]:
 
 def labelled_source(dataset: Dataset, judgments: Qrels, settings: Labelled, vectors: Vectors) -> TrainingPairs:
     """A dataset's labelled pairs, with hard negatives mined by the base model where the settings ask."""
-    from ranksaga.train.negatives import mine_negatives
+    from ranksaga.train.negatives import mine_negatives, with_given_negatives
     from ranksaga.train.pairs import labelled_pairs
 
     pairs = labelled_pairs(dataset, judgments, titles=settings.titles)
@@ -61,7 +66,8 @@ def labelled_source(dataset: Dataset, judgments: Qrels, settings: Labelled, vect
     # By query row: queries that are judged nowhere stay 0 and are in no pair.
     queries = np.zeros((len(dataset.queries), vectors.queries.shape[1]), dtype=np.float32)
     queries[vectors.query_rows] = vectors.queries
-    return mine_negatives(pairs, queries, vectors.documents, margin=MARGIN, pool=NEGATIVES, depth=NEGATIVES_DEPTH)
+    mined = mine_negatives(pairs, queries, vectors.documents, margin=MARGIN, pool=NEGATIVES, depth=NEGATIVES_DEPTH)
+    return with_given_negatives(mined, judgments, settings.hard_negatives)
 
 
 def teacher_source(

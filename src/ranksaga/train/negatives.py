@@ -4,7 +4,7 @@ The search is exact. Among what ranks high are many unlabelled answers, so a neg
 of its positive's score (the relative margin of NV-Retriever, Moreira et al. 2024, "TopK-PercPos"). Both are counted
 from the query's mean similarity to the corpus: where a model's cosines all lie between 0.75 and 0.9, 95% of a cosine is
 below nearly all of them. Whatever is known to be relevant is left out. Which of the mined ones a batch uses is drawn
-anew each epoch (``TrainingPairs.columns``).
+anew each epoch (``TrainingPairs.columns``). Documents that the data judge not relevant (0) come before mined ones.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.data.dataset import Qrels
 from ranksaga.errors import DataError
 from ranksaga.retrieve.search import search
 from ranksaga.train.pairs import NO_DOCUMENT, TrainingPairs, first_equal
 
-__all__ = ["mine_negatives"]
+__all__ = ["mine_negatives", "with_given_negatives"]
 
 
 def mine_negatives(
@@ -73,6 +74,38 @@ def mine_negatives(
         kept = ranked.documents[row][usable[row] & (ranked.scores[row] <= bound[index])][:pool]
         mined[index, : len(kept)] = kept
     return pairs.with_negatives(mined)
+
+
+def with_given_negatives(pairs: TrainingPairs, judged: Qrels, wanted: int) -> TrainingPairs:
+    """The pairs, those of queries with documents judged 0 with these as negatives.
+
+    A pair with fewer of them than ``wanted`` keeps as many mined ones beside them as are missing, hardest first.
+
+    Args:
+        pairs: with mined negatives (n, pool), or none.
+        judged: grades by row of the dataset's queries and documents; 0 is a given negative.
+        wanted: negatives of a pair in a batch.
+    """
+    first = first_equal(pairs.documents)
+    same_query = first_equal(pairs.queries)
+    given: dict[int, list[int]] = {}
+    for query, document in zip(judged.queries[judged.scores == 0], judged.documents[judged.scores == 0], strict=True):
+        row, negative = int(same_query[query]), int(first[document])
+        if pairs.documents[negative].strip() and negative not in pairs.known.get(row, ()):
+            given.setdefault(row, []).append(negative)
+    if not given:
+        return pairs
+    mined = np.empty((len(pairs), 0), dtype=np.int32) if pairs.negatives is None else pairs.negatives
+    width = max(mined.shape[1], wanted, *map(len, given.values()))
+    pool = np.full((len(pairs), width), NO_DOCUMENT, dtype=np.int32)
+    pool[:, : mined.shape[1]] = mined
+    for index, query in enumerate(pairs.example_queries.tolist()):
+        if query in given:
+            own = list(dict.fromkeys(given[query]))
+            more = [row for row in mined[index].tolist() if row != NO_DOCUMENT and row not in own]
+            taken = own + more[: max(0, wanted - len(own))]
+            pool[index] = taken + [NO_DOCUMENT] * (width - len(taken))
+    return pairs.with_negatives(pool)
 
 
 def _among(
