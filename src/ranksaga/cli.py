@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from ranksaga import __version__
-from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError
+from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError, machine_errors
 
 if TYPE_CHECKING:
     from ranksaga.data.dataset import Dataset
@@ -32,7 +32,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
-            return super().invoke(ctx)
+            with machine_errors():
+                return super().invoke(ctx)
         except KeyboardInterrupt:  # typer itself would end without a word
             raise Interrupted("interrupted; the same command continues from here") from None
         except OSError as error:

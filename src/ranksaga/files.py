@@ -65,10 +65,11 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     ``mode`` is ``"w"`` (UTF-8 text, newlines as written) or ``"wb"``. Parents are created.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
+        temporary = Path(name)
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
         with os.fdopen(handle, mode, **text) as stream:  # type: ignore[call-overload]
             yield stream
@@ -78,9 +79,13 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         sync(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        # A user knows this name; of a full disk there would be none at all.
+        if isinstance(error, OSError) and (error.filename is None or str(error.filename).endswith(PART)):
+            error.filename = str(path)
         raise
 
 

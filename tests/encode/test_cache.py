@@ -8,7 +8,9 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from ranksaga.encode.cache import VectorCache, _Index
 from ranksaga.encode.cache_folders import CachedModel, cached_models, clear_cache, locked
 from ranksaga.encode.encoder import load_encoder
+from ranksaga.encode.identity import software
 from ranksaga.files import remove
 
 MODELS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_models.py"))))
@@ -133,16 +136,16 @@ def test_a_damaged_byte_anywhere_is_found(tmp_path: Path, name: str, how: str) -
     filled(tmp_path)
     file = tmp_path / "a" / name
     whole = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    damage = {
+    damages: dict[str, Callable[[bytes, int], bytes]] = {
         "flip": lambda content, place: content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :],
         "lose": lambda content, place: content[:place] + content[place + 1 :],
         "insert": lambda content, place: content[:place] + b"\1" + content[place:],
         "zeros": lambda content, place: content[:place] + bytes(min(32, len(content) - place)) + content[place + 32 :],
-    }[how]
+    }
     for place in range(0, len(whole[file]), 7):
         for path, content in whole.items():
             path.write_bytes(content)
-        file.write_bytes(damage(whole[file], place))
+        file.write_bytes(damages[how](whole[file], place))
         if how == "flip" and name != "meta.json":
             known, _ = VectorCache("a", "label", tmp_path, 1e9).lookup(TEXTS)
             assert known.sum() == 9
@@ -387,3 +390,26 @@ def test_what_is_being_written_is_not_evicted(tmp_path: Path) -> None:
         writer.kill()
     filled(tmp_path, "b", limit=1)  # the lock of a killed process is free
     assert {model.identity for model in cached_models(tmp_path)} == {"b"}
+
+
+def test_vectors_of_another_release_of_torch_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bits differ, so neither vectors nor what is measured with them may be mixed; a build is no release."""
+    name = str(MODELS.save_tiny(tmp_path / "model"))
+    now = load_encoder(name, precision="fp32")
+    version = metadata.version
+
+    def identities(release: str) -> tuple[str, str]:
+        def other(package: str) -> str:
+            return release if package == "torch" else version(package)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(metadata, "version", other)
+            software.cache_clear()
+            encoder = load_encoder(name, precision="fp32")
+            found = encoder.spec.identity, encoder.document_identity
+        software.cache_clear()
+        return found
+
+    same = version("torch").split("+")[0]
+    assert identities(f"{same}+cu999") == (now.spec.identity, now.document_identity)
+    assert not set(identities("99.0")) & {now.spec.identity, now.document_identity}

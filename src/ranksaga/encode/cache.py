@@ -265,7 +265,7 @@ def _checksums_of(keys: NDArray[np.uint64], vectors: NDArray[np.float32]) -> NDA
     if not len(keys):
         return np.empty(0, dtype=np.uint32)
     starts = keys.tobytes()
-    rows = memoryview(np.ascontiguousarray(vectors, dtype="<f4")).cast("B")
+    rows = np.ascontiguousarray(vectors, dtype="<f4").data.cast("B")
     size = 4 * vectors.shape[1]
     checksums = (
         zlib.crc32(rows[row * size : (row + 1) * size], zlib.crc32(starts[row * KEY_BYTES : (row + 1) * KEY_BYTES]))

@@ -10,16 +10,17 @@ import numpy as np
 
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation, Origin
-from ranksaga.files import file_name, read_json, write_json
+from ranksaga.files import file_name, read_checked_json, read_json, write_checked_json
 
 __all__ = ["PER_QUERY", "evaluation_json", "evaluation_of", "read_evaluations", "write_evaluation"]
 
 PER_QUERY = "per_query"  # the folder's name
+KEYS = {"dataset", "split", "system", "out_of_fold", "dataset_fingerprint", "encoder", "query_ids", "values"}
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Write one evaluation into ``folder``, under the name of its dataset."""
-    write_json(folder / f"{file_name(evaluation.dataset)}.json", evaluation_json(evaluation))
+    """Write one evaluation into ``folder``, under the name of its dataset, with a checksum."""
+    write_checked_json(folder / f"{file_name(evaluation.dataset)}.json", evaluation_json(evaluation))
 
 
 def read_evaluations(folder: Path, system: str, *, remedy: str) -> list[Evaluation]:
@@ -36,13 +37,27 @@ def read_evaluations(folder: Path, system: str, *, remedy: str) -> list[Evaluati
     evaluations: dict[str, Evaluation] = {}
     for file in sorted(folder.glob("*.json")):
         try:
-            evaluation = evaluation_of(read_json(file))
+            evaluation = evaluation_of(_read(file))
         except (ValueError, RecursionError) as error:
             raise DataError(f"{file}: no per-query results of ranksaga ({error}); {remedy}") from None
         if evaluation.dataset in evaluations:
             raise DataError(f"{file}: a second file of {evaluation.dataset!r} in that folder; remove one of them")
         evaluations[evaluation.dataset] = replace(evaluation, system=system)
     return list(evaluations.values())
+
+
+def _read(file: Path) -> Any:
+    """A file's content. Earlier versions wrote no checksum: a file without may have their keys alone.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    stored = read_json(file)
+    if not isinstance(stored, dict) or not set(stored) - KEYS:
+        return stored
+    if (sound := read_checked_json(file)) is None:
+        raise ValueError("its content is not what was written")
+    return sound
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:

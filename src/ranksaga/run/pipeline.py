@@ -15,6 +15,7 @@ from typing import Any
 
 from ranksaga.data.build import PREFIX
 from ranksaga.data.resolve import locate
+from ranksaga.errors import machine_errors
 from ranksaga.files import (
     file_record,
     first_changed,
@@ -93,6 +94,19 @@ def run_recipe(
     Raises:
         RankSagaError: with a message for the user; a folder that is not a run's is left as it is.
     """
+    with machine_errors():
+        return _run_recipe(recipe, folder, console, start, stop, fresh, workers)
+
+
+def _run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    console: Console,
+    start: str | None,
+    stop: str | None,
+    fresh: bool,
+    workers: RunWorkers | None,
+) -> Outcome:
     check_stages(start, stop)
     price = known_price()  # a mistake in it is better known before the work
     check_run_folder(folder, recipe.model, (*recipe.datasets, *recipe.guards))

@@ -237,10 +237,17 @@ _level_before = logging.NOTSET
 _level_guard = Lock()
 
 
+class _Log(logging.FileHandler):
+    """One that is silent where the disk is full: what the work itself cannot write says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Drop the record."""
+
+
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Append the library's log to a file while the work goes on; work beside it has a log of its own."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Log(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     # A thread that a library has started is in no log's context: what it says may be of any piece of work.
     handler.addFilter(lambda record: _log.get() in (path, None))
@@ -254,7 +261,8 @@ def _log_to(path: Path) -> Iterator[None]:
         library.removeHandler(handler)
         _raise_level(library, -1)
         _log.reset(token)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def _raise_level(library: logging.Logger, logs: int) -> None:
