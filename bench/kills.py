@@ -259,6 +259,8 @@ def flips(job: Job, count: int, rng: random.Random) -> Iterator[str]:
         target.unlink() if damaged is None else target.write_bytes(damaged)
         if file.parts[0] == job.home.name:  # the cache is read where stages are done again
             shutil.rmtree(job.run)
+        elif "stages" in file.parts:  # and stages where the run is not known to be finished
+            (job.run / "stages" / "finished.json").unlink(missing_ok=True)
         resume(job, expected)
         yield f"{file}: {name}: all results equal"
 
