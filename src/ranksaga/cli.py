@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from ranksaga import __version__
 from ranksaga.cli_datasets import datasets_import, generate_queries, init
-from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError
+from ranksaga.errors import Interrupted, RankSagaError, RegressionError, UsageError, machine_errors
 from ranksaga.untrusted.escape import one_line, printable, without_secrets
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
-            return super().invoke(ctx)
+            with machine_errors():
+                return super().invoke(ctx)
         except KeyboardInterrupt:  # typer itself would end without a word
             raise Interrupted("interrupted; the same command continues from here") from None
         except OSError as error:

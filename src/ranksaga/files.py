@@ -1,11 +1,13 @@
 """Atomic writes, hashes and cache folders: the one place that touches the disk carefully.
 
 Every file is written to a temporary name in the same folder, flushed to the device and
-then renamed, so a reader sees the old content or the new, never a torn one.
+then renamed, so a reader sees the old content or the new, never a torn one, whatever is killed or cut off.
+What a later run believes carries a checksum: a JSON file its own, other files in the JSON file that vouches for them.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,31 +15,38 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 __all__ = [
+    "STALE_SECONDS",
     "atomic_dir",
     "atomic_open",
     "cache_home",
     "clear_parts",
     "file_name",
+    "file_record",
     "file_state",
     "file_states",
     "files_below",
+    "first_changed",
     "hash_file",
     "hash_json",
+    "read_checked_json",
     "read_json",
     "read_json_if_sound",
     "remove",
+    "sync",
+    "write_checked_json",
     "write_json",
     "write_text",
 ]
 
 PART = ".ranksaga-part"  # how names of unfinished files and folders end, so that no other file is taken for one
 STALE_SECONDS = 3600.0
+CHECKSUM = "checksum"  # key of a JSON object that tells whether it is as it was written
 
 
 def cache_home() -> Path:
@@ -56,10 +65,11 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     ``mode`` is ``"w"`` (UTF-8 text, newlines as written) or ``"wb"``. Parents are created.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
+        temporary = Path(name)
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
         with os.fdopen(handle, mode, **text) as stream:  # type: ignore[call-overload]
             yield stream
@@ -68,8 +78,14 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         # mkstemp makes 0600; a result is as readable as any other file of the user.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        sync(path.parent)
+    except BaseException as error:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        # A user knows this name; of a full disk there would be none at all.
+        if isinstance(error, OSError) and (error.filename is None or str(error.filename).endswith(PART)):
+            error.filename = str(path)
         raise
 
 
@@ -84,6 +100,10 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
+        for parent, _, files in os.walk(temporary):
+            for file in (*files, "."):
+                if not (inner := Path(parent, file)).is_symlink():
+                    sync(inner)
         if path.exists():
             # Two renames: a folder cannot be replaced in one step on POSIX unless it is empty.
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", suffix=PART, dir=path.parent))
@@ -92,9 +112,23 @@ def atomic_dir(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             os.replace(temporary, path)
+        sync(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the device; where a file system has no such thing, nothing is done."""
+    with suppress(PermissionError):  # a file that its writer made unreadable, a folder that Windows cannot open
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+                raise
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:
@@ -127,6 +161,52 @@ def read_json_if_sound(path: Path) -> Any | None:
         return None
 
 
+def write_checked_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object as JSON, atomically, with a checksum of its content as one more key."""
+    content = json.loads(json.dumps(dict(values), allow_nan=False))
+    write_json(path, {**content, CHECKSUM: hash_json(content)})
+
+
+def read_checked_json(path: Path) -> dict[str, Any] | None:
+    """What :func:`write_checked_json` wrote, without the checksum.
+
+    ``None`` where there is no such file, or its content is not what was written: torn, changed, or without a checksum.
+    """
+    content = read_json_if_sound(path)
+    if not isinstance(content, dict):
+        return None
+    checksum = content.pop(CHECKSUM, None)
+    try:
+        return content if checksum == hash_json(content) else None
+    except (ValueError, RecursionError):  # texts that are no UTF-8, lists without end
+        return None
+
+
+def file_record(path: Path) -> list[Any]:
+    """Size in bytes and SHA-256 of a file: by these it is known again."""
+    return [path.stat().st_size, hash_file(path)]
+
+
+def first_changed(folder: Path, records: Any) -> str | None:
+    """The first file that is missing or not as :func:`file_record` found it; ``None``: all are as they were.
+
+    Args:
+        folder: that holds the files.
+        records: of each file by its path in the folder, as read from a file; of another type it matches nothing.
+    """
+    if not isinstance(records, dict):
+        return "(no list of files)"
+    for name, record in records.items():
+        path = folder / name
+        try:
+            # The size first: it takes no reading.
+            if not path.is_file() or path.stat().st_size != record[0] or hash_file(path) != record[1]:
+                return str(name)
+        except (OSError, LookupError, TypeError, ValueError):
+            return str(name)
+    return None
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder with all it holds, if there is one; of a link the link alone.
 
@@ -139,9 +219,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def clear_parts(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder and below, an hour ago or earlier; no links."""
-    oldest = time.time() - STALE_SECONDS
+def clear_parts(folder: Path, seconds: float = STALE_SECONDS) -> None:
+    """Remove what killed processes were writing in a folder and below, so many seconds ago or earlier; no links.
+
+    0 is for a folder whose lock is held: nobody else writes there.
+    """
+    oldest = time.time() - seconds if seconds else float("inf")
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(parent, name)

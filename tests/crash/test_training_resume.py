@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -173,3 +174,62 @@ def test_a_checkpoint_of_another_run_is_refused(small: SimpleNamespace, model: P
             seed=7,
             folder=folder,
         )
+
+
+def flipped(path: Path, place: int) -> None:
+    """Change one bit of a file in place."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_changed_bit_of_a_checkpoint_is_found_and_the_one_before_goes_on(
+    small: SimpleNamespace, model: Path, uninterrupted: Path, tmp_path: Path, share: float
+) -> None:
+    folder = tmp_path / "run"
+    stop_after(small, model, folder, 7)
+    newest = max(folder.glob("checkpoint-*"))
+    flipped(newest, int(share * newest.stat().st_size))
+    small.run_small(model, folder)
+    assert_same(folder, uninterrupted)
+
+
+def test_an_epoch_that_is_damaged_before_the_run_goes_on_is_trained_again(
+    small: SimpleNamespace, model: Path, uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    stop_after(small, model, folder, 7)
+    flipped(folder / "epoch-1.safetensors", -9)
+    stop_after(small, model, folder, 2)  # from the start, and killed again: what is written now counts as the newest
+    assert "epoch-1.safetensors, which it follows, is missing or damaged" in caplog.text
+    names = sorted(path.name for path in folder.glob("checkpoint-*"))
+    assert names == ["checkpoint-00000001.safetensors", "checkpoint-00000002.safetensors"]
+    small.run_small(model, folder)
+    assert_same(folder, uninterrupted)
+
+
+@pytest.mark.parametrize("name", ["epoch-2.safetensors", "training.json"])
+def test_a_finished_training_that_is_damaged_is_done_again(
+    small: SimpleNamespace, model: Path, uninterrupted: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted, folder)
+    place = (folder / name).read_bytes().find(b"losses") + 12 if name.endswith("json") else -5
+    flipped(folder / name, place)
+    small.run_small(model, folder)
+    assert_same(folder, uninterrupted)
+    assert json.loads((folder / name).read_text())["steps"] == 15 if name.endswith("json") else True
+
+
+def test_a_loss_log_that_is_damaged_begins_anew(
+    small: SimpleNamespace, model: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    stop_after(small, model, folder, 7)
+    flipped(folder / "loss.jsonl", (folder / "loss.jsonl").read_bytes().find(b'"loss": ') + 10)
+    small.run_small(model, folder)
+    steps = [json.loads(line)["step"] for line in (folder / "loss.jsonl").read_text().splitlines()]
+    assert steps == list(range(8, 16))
+    ours, theirs = (load_weights(run / "epoch-3.safetensors") for run in (folder, uninterrupted))
+    assert all((ours[name] == theirs[name]).all() for name in ours)

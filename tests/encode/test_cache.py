@@ -8,7 +8,9 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from ranksaga.encode.cache import VectorCache, _Index
 from ranksaga.encode.cache_folders import CachedModel, cached_models, clear_cache, locked
 from ranksaga.encode.encoder import load_encoder
+from ranksaga.encode.identity import software
 from ranksaga.files import remove
 
 MODELS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_models.py"))))
@@ -117,14 +120,89 @@ def test_any_prefix_of_what_is_written_is_recovered_from(tmp_path: Path) -> None
             assert_works(tmp_path, size // 16 if name == "keys.bin" and size is not None else 0)
 
 
-@pytest.mark.parametrize("name", ["meta.json", "vectors.f32", "keys.bin"])
+@pytest.mark.parametrize("name", ["meta.json", "vectors.f32", "keys.bin", "checksums.u32"])
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}", b"\0" * 50, b"\xff" * 7])
 def test_a_damaged_file_is_recovered_from(tmp_path: Path, name: str, content: bytes | None) -> None:
     filled(tmp_path)
-    if name != "vectors.f32" or content is None or len(content) < 16:  # other vectors of equal size cannot be known
-        damaged(tmp_path / "a", name, content)
+    damaged(tmp_path / "a", name, content)
     assert cached_models(tmp_path)[0].identity == "a"
     assert_works(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "vectors.f32", "keys.bin", "checksums.u32"])
+@pytest.mark.parametrize("how", ["flip", "lose", "insert", "zeros"])
+def test_a_damaged_byte_anywhere_is_found(tmp_path: Path, name: str, how: str) -> None:
+    """At each place in turn; what else is there is still known, and the damage costs its own rows alone."""
+    filled(tmp_path)
+    file = tmp_path / "a" / name
+    whole = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    damages: dict[str, Callable[[bytes, int], bytes]] = {
+        "flip": lambda content, place: content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :],
+        "lose": lambda content, place: content[:place] + content[place + 1 :],
+        "insert": lambda content, place: content[:place] + b"\1" + content[place:],
+        "zeros": lambda content, place: content[:place] + bytes(min(32, len(content) - place)) + content[place + 32 :],
+    }
+    for place in range(0, len(whole[file]), 7):
+        for path, content in whole.items():
+            path.write_bytes(content)
+        file.write_bytes(damages[how](whole[file], place))
+        if how == "flip" and name != "meta.json":
+            known, _ = VectorCache("a", "label", tmp_path, 1e9).lookup(TEXTS)
+            assert known.sum() == 9
+        assert_works(tmp_path)
+
+
+def test_a_damaged_vector_is_said_once_and_kept_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, other = filled(tmp_path), VectorCache("a", "label", tmp_path, 1e9)
+    assert other.lookup(TEXTS)[0].all()
+    with (tmp_path / "a" / "vectors.f32").open("r+b") as stream:
+        stream.seek(16 * 3)
+        stream.write(np.float32(np.nan).tobytes())
+    for cache in (first, other):  # both have its row in mind
+        known, vectors = cache.lookup(TEXTS)
+        assert np.flatnonzero(~known).tolist() == [3]
+        np.testing.assert_array_equal(vectors, VECTORS[known])
+    first.add(TEXTS[3:4], VECTORS[3:4])
+    for cache in (first, other, VectorCache("a", "label", tmp_path, 1e9)):
+        np.testing.assert_array_equal(cache.lookup(TEXTS)[1], VECTORS)
+    assert caplog.text.count("1 damaged vectors are computed again") == 2
+    assert cached_models(tmp_path)[0].texts == 11
+
+
+def test_a_cache_that_is_deleted_meanwhile_begins_anew(tmp_path: Path) -> None:
+    cache = filled(tmp_path / "home")
+    remove(tmp_path / "home")
+    known, vectors = cache.lookup(TEXTS)
+    np.testing.assert_array_equal(vectors, VECTORS[known])
+    cache.add(["another"], VECTORS[:1])
+    known, vectors = cache.lookup([*TEXTS, "another"])
+    np.testing.assert_array_equal(vectors, np.concatenate([VECTORS, VECTORS[:1]])[known])
+    assert known[-1]
+    remove(tmp_path / "home")
+    assert_works(tmp_path / "home", 0)
+
+
+EVICTING = """
+import logging, sys
+from pathlib import Path
+import numpy as np
+from ranksaga.encode.cache import VectorCache
+logging.basicConfig(level=logging.WARNING)
+for number in range(100):
+    cache = VectorCache(f"{sys.argv[2]}{number % 7}", "", Path(sys.argv[1]), 4000)
+    texts = [f"{number} {row}" for row in range(20)]
+    vectors = np.full((20, 4), number, dtype=np.float32)
+    cache.add(texts, vectors)
+    known, found = cache.lookup(texts)
+    assert (found == number).all() and len(found) == known.sum()
+"""
+
+
+def test_processes_that_evict_each_others_vectors_fail_at_nothing(tmp_path: Path) -> None:
+    commands = [[sys.executable, "-c", EVICTING, str(tmp_path), name] for name in ("a", "a", "b")]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    assert [process.communicate()[1] for process in processes] == [""] * 3
+    assert [process.returncode for process in processes] == [0] * 3
 
 
 @pytest.mark.parametrize("values", [{"dimension": 3}, {"dimension": 0}, {"dimension": "4"}, {"format": 1}, {"made": 1}])
@@ -312,3 +390,26 @@ def test_what_is_being_written_is_not_evicted(tmp_path: Path) -> None:
         writer.kill()
     filled(tmp_path, "b", limit=1)  # the lock of a killed process is free
     assert {model.identity for model in cached_models(tmp_path)} == {"b"}
+
+
+def test_vectors_of_another_release_of_torch_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bits differ, so neither vectors nor what is measured with them may be mixed; a build is no release."""
+    name = str(MODELS.save_tiny(tmp_path / "model"))
+    now = load_encoder(name, precision="fp32")
+    version = metadata.version
+
+    def identities(release: str) -> tuple[str, str]:
+        def other(package: str) -> str:
+            return release if package == "torch" else version(package)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(metadata, "version", other)
+            software.cache_clear()
+            encoder = load_encoder(name, precision="fp32")
+            found = encoder.spec.identity, encoder.document_identity
+        software.cache_clear()
+        return found
+
+    same = version("torch").split("+")[0]
+    assert identities(f"{same}+cu999") == (now.spec.identity, now.document_identity)
+    assert not set(identities("99.0")) & {now.spec.identity, now.document_identity}

@@ -58,3 +58,27 @@ def test_a_batch_that_memory_does_not_hold_goes_in_halves() -> None:
         np.testing.assert_allclose(found[place], engine(tokens), atol=1e-6)
     with pytest.raises(StageError, match="no memory on cpu for a text of 41 tokens; set a smaller max_length"):
         small([[101] * 41, [101] * 2])
+
+
+class Full(Small):
+    """A machine whose memory is full: torch says so with a plain RuntimeError on a CPU."""
+
+    def _forward(self, tokens: Tokens) -> Any:
+        import torch
+
+        padded = len(tokens) * max(map(len, tokens))
+        self.asked.append(padded)
+        if padded > 40:
+            torch.empty(1 << 60)
+        return Engine._forward(self, tokens)
+
+
+def test_a_machines_own_memory_counts_alike() -> None:
+    model = load_encoder("minilm", precision="fp32").model
+    full = Full(model, "fp32", "cosine")
+    full.asked = []
+    batch: Tokens = [[101, word, 102] + [2000] * 17 for word in (3000, 4000, 5000, 6000)]
+    np.testing.assert_allclose(full(batch), Engine(model, "fp32", "cosine")(batch), atol=1e-6)
+    assert full.asked == [80, 40, 40]
+    with pytest.raises(StageError, match="no memory on cpu for a text of 41 tokens; set a smaller max_length"):
+        full([[101] * 41])

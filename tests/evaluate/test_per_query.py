@@ -10,6 +10,7 @@ import pytest
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.per_query import evaluation_json, evaluation_of, read_evaluations, write_evaluation
+from ranksaga.files import write_json
 
 VALUES = {"ndcg_at_10": np.array([0.123456789123, 1.0]), "recall_at_100": np.array([0.0, 0.5])}
 ORIGIN = Origin("fingerprint", {"max_length": 8})
@@ -41,6 +42,19 @@ def test_a_damaged_file_is_named_with_its_remedy(content: str, tmp_path: Path) -
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(DataError, match=r"a\.json: no per-query results of ranksaga .*; do it again$"):
         read_evaluations(tmp_path, "baseline", remedy="do it again")
+
+
+def test_a_changed_figure_or_checksum_is_found_and_files_without_one_are_read(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, evaluation("a"))
+    file = tmp_path / "a.json"
+    written = file.read_text()
+    for old, new in (("0.123456789", "0.923456789"), ('"q1"', '"q3"'), ('"checksum"', '"chacksum"'), ("true", "null")):
+        assert old in written
+        file.write_text(written.replace(old, new))
+        with pytest.raises(DataError, match="its content is not what was written"):
+            read_evaluations(tmp_path, "baseline", remedy="-")
+    write_json(file, evaluation_json(evaluation("a")))
+    assert [one.dataset for one in read_evaluations(tmp_path, "baseline", remedy="-")] == ["a"]
 
 
 def test_a_dataset_that_stands_in_two_files_is_refused(tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ INDEPENDENT: Mapping[str, str] = {
         "rough.MEMORY rough.ROOM rough.CHUNK search._TILE search._QUERIES_AT_ONCE search._MULTIPLE "
         "search._LARGE search._SHALLOW statistics._CHUNK checkpoint.KEPT embed.TOKEN_BUDGET "
         "embed.FUSED_BUDGET embed.WEIGHT_BYTES embed.SLACK step.CACHE_ABOVE losses.BANKS trainer.THREADS "
-        "world.BUCKET"
+        "world.BUCKET reading.CHARACTERS"
     ),
     "its effect is in what is hashed: data, vectors' format, precision, settings": (
         "assemble.SHARES pairs._MAX_GRADE chunking._FILLED first_recipe.QUICK_DOCUMENTS "
@@ -337,7 +337,7 @@ INDEPENDENT: Mapping[str, str] = {
     ),
     "a stream of random draws or a mark: another one is other code": (
         "sources.PSEUDO batches.PLAN batches.BUILD distill.PURPOSE step.DROPOUT pairs.NO_DOCUMENT "
-        "order.NOTHING order._MAX_RANK results._ROUNDING statistics._ROUNDING languages._SPELLINGS"
+        "order.NOTHING order._MAX_RANK results._ROUNDING statistics._ROUNDING languages._SPELLINGS store.FORMAT"
     ),
     "of checks, downloads, messages, and of what is no stage": (
         "beir_parser._MAX_GRADE download._ATTEMPTS download._PAUSE download._TIMEOUT download._BLOCK "

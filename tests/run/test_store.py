@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ranksaga.files import write_checked_json
 from ranksaga.run.stage import Inputs
 from ranksaga.run.stages import TRAIN
 from ranksaga.run.store import Entry, NotDone, Store, Survey
@@ -73,7 +74,9 @@ def test_failed_work_leaves_no_marker_and_is_done_again_in_the_same_folder(tmp_p
         ("out.json", '{"n": 1'),  # torn
         ("out.json", '{"n": 2}'),  # of equal size
         ("deep/weights.safetensors", "WeightS"),
-        ("vectors.npy", "vector"),  # known by its size
+        ("vectors.npy", "vector"),
+        ("vectors.npy", "vectorS"),  # of equal size
+        ("done.json", '{"n": 1}'),
     ],
 )
 def test_what_is_damaged_is_done_again_from_nothing(tmp_path: Path, name: str, content: str | None) -> None:
@@ -100,23 +103,29 @@ def test_what_is_damaged_is_done_again_from_nothing(tmp_path: Path, name: str, c
     assert entry.sound
 
 
-def test_a_marker_of_a_release_that_noted_no_outputs_is_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [{"seconds": 7.0}, {"summary": {"n": 2}}, {"files": {"x": [1, ""]}}, {"format": 1}])
+def test_a_marker_that_is_not_as_it_was_written_is_not_believed(tmp_path: Path, change: dict[str, Any]) -> None:
     entry = Store(tmp_path).work("a", Given(), lambda *_: {"n": 1})
     stored = json.loads((entry.folder / "done.json").read_text())
-    del stored["files"]
-    (entry.folder / "done.json").write_text(json.dumps(stored))
+    (entry.folder / "done.json").write_text(json.dumps({**stored, **change}))
+    assert not entry.done
+    (entry.folder / "done.json").write_text(json.dumps({**stored}))
     assert entry.sound
-    assert entry.summary == {"n": 1}
+    del stored["checksum"]  # as releases wrote it that had none: nobody can know whether it is sound
+    write_checked_json(entry.folder / "done.json", {**stored, "format": 1})
+    assert not entry.done
 
 
 def test_a_damaged_account_of_attempts_counts_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     folder = store.entry("a", Given()).folder
-    for content in ("", "{", "[]", '{"seconds": "x"}', '{"seconds": 1000}'):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
+    write_checked_json(folder / "attempts.json", {"seconds": 1000.0})
+    sound = (folder / "attempts.json").read_text()
+    for content in ("", "{", "[]", '{"seconds": "x"}', '{"seconds": 1000}', sound.replace("1000.0", "9000.0"), sound):
         (folder / "attempts.json").write_text(content)
         (folder / "done.json").unlink(missing_ok=True)
-        assert (store.work("a", Given(), lambda *_: {}).seconds >= 1000) == ("1000" in content)
+        assert (Store(tmp_path).work("a", Given(), lambda *_: {}).seconds >= 1000) == (content == sound)
 
 
 def test_the_same_work_asked_for_side_by_side_is_done_once(tmp_path: Path) -> None:

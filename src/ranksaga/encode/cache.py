@@ -1,9 +1,10 @@
 """Vectors that were computed once: on disk, by what computed them and by text.
 
 A folder holds the vectors of one identity (weights, prompt, length, precision, normalisation):
-``vectors.f32``, one row a text, read through a memory map, and ``keys.bin``, a 16-byte hash of each
-text. Rows are appended, vectors before keys, so what a killed process leaves half-written is cut off
-by the next one; what cannot be read is computed again. When the whole cache outgrows its limit,
+``vectors.f32``, one row a text, read through a memory map, ``keys.bin``, a 16-byte hash of each
+text, and ``checksums.u32``, the CRC-32 of each text's key and vector. Rows are appended, keys last, so what a
+killed process leaves half-written is cut off by the next one; what cannot be read, and each vector whose
+checksum is another one, is computed again. When the whole cache outgrows its limit,
 identities that were not used for longest go. A folder is changed under its lock, which lies beside all
 folders, and a file is never shortened below what a reader may have mapped: it goes, and another comes.
 """
@@ -15,6 +16,7 @@ import logging
 import os
 import threading
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.cache_folders import (
-    FORMAT,
+    CHECKSUMS,
     KEY_BYTES,
     KEYS,
     META,
@@ -36,12 +38,14 @@ from ranksaga.encode.cache_folders import (
     touch,
     vectors_home,
 )
-from ranksaga.files import clear_parts, remove, write_json
+from ranksaga.files import clear_parts, remove
 from ranksaga.profile import timed
 
 __all__ = ["VectorCache"]
 
 logger = logging.getLogger(__name__)
+
+NO_KEY = bytes(KEY_BYTES)  # of a row that is no text's
 
 
 class _Index:
@@ -72,10 +76,15 @@ class _Index:
         """Row of each key (n, 2), -1 for those that are not there."""
         result = np.full(len(keys), -1, dtype=np.int64)
         for run_keys, run_rows in self._runs:
-            positions = np.minimum(np.searchsorted(run_keys[:, 0], keys[:, 0]), len(run_rows) - 1)
-            # Two texts whose first 8 bytes collide: one of them counts as not there, which costs time and no truth.
-            equal = (run_keys[positions] == keys).all(axis=1)
-            result[equal] = run_rows[positions[equal]]
+            # The first and the last of those that share 8 bytes: a damaged key must not hide the right one. What lies
+            # between them counts as not there, which costs time and no truth.
+            first = np.minimum(np.searchsorted(run_keys[:, 0], keys[:, 0]), len(run_rows) - 1)
+            equal = (run_keys[first] == keys).all(axis=1)
+            result[equal] = run_rows[first[equal]]
+            others = np.flatnonzero((run_keys[first, 0] == keys[:, 0]) & ~equal)
+            last = np.searchsorted(run_keys[:, 0], keys[others, 0], side="right") - 1
+            equal = (run_keys[last] == keys[others]).all(axis=1)
+            result[others[equal]] = run_rows[last[equal]]
         return result
 
 
@@ -104,6 +113,7 @@ class VectorCache:
         self._made = ""
         self._index = _Index()
         self._vectors: NDArray[np.float32] | None = None
+        self._checksums: NDArray[np.uint32] | None = None
         self._thread_lock = threading.Lock()
 
     @timed("cache")
@@ -113,12 +123,31 @@ class VectorCache:
             if self._limit > 0 and self._folder.is_dir():
                 with self._unless_it_fails(), locked(self._root, self._folder.name):
                     self._refresh()
-            rows = self._index.rows(_keys_of(texts)) if len(self._index) and len(texts) else np.full(len(texts), -1)
-            vectors = self._vectors
-        known = rows >= 0
-        if vectors is None:
-            return known, np.empty((0, self._dimension), dtype=np.float32)
-        return known, np.asarray(vectors[rows[known]])
+            keys = _keys_of(texts)
+            rows = self._index.rows(keys) if len(self._index) and len(texts) else np.full(len(texts), -1)
+            vectors, checksums = self._vectors, self._checksums
+        if vectors is None or checksums is None:
+            return rows >= 0, np.empty((0, self._dimension), dtype=np.float32)
+        asked = np.flatnonzero(rows >= 0)
+        read = np.asarray(vectors[rows[asked]])
+        sound = _checksums_of(keys[asked], read) == checksums[rows[asked]]
+        if not sound.all():
+            self._drop(rows[asked[~sound]])
+        known = np.zeros(len(texts), dtype=np.bool_)
+        known[asked[sound]] = True
+        return known, read if sound.all() else read[sound]
+
+    def _drop(self, rows: NDArray[np.int64]) -> None:
+        """Take the keys of damaged rows away, so that their texts count as unknown and are added again."""
+        logger.warning("%s: %d damaged vectors are computed again", self._folder, len(rows))
+        with self._thread_lock, self._unless_it_fails(), locked(self._root, self._folder.name):
+            meta = Meta.of(self._folder)
+            if meta is not None and meta.made == self._made:
+                with (self._folder / KEYS).open("r+b") as stream:
+                    for row in rows.tolist():
+                        stream.seek(row * KEY_BYTES)
+                        stream.write(NO_KEY)
+            self._forget()
 
     @timed("cache")
     def add(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
@@ -141,7 +170,8 @@ class VectorCache:
             meta = Meta(int(vectors.shape[1]), self._label, uuid.uuid4().hex)
             self._begin(meta)
         _cut(self._folder, meta.dimension)
-        for name, content in ((VECTORS, vectors), (KEYS, keys)):
+        checksums = _checksums_of(keys, vectors).astype("<u4")
+        for name, content in ((VECTORS, vectors), (CHECKSUMS, checksums), (KEYS, keys)):
             with (self._folder / name).open("ab") as stream:
                 stream.write(content.tobytes())
                 stream.flush()
@@ -151,14 +181,13 @@ class VectorCache:
 
     def _begin(self, meta: Meta) -> None:
         """Files of what nobody can read any more go before a new meta.json could vouch for them."""
-        for name in (META, KEYS, VECTORS):
+        for name in (META, KEYS, CHECKSUMS, VECTORS):
             remove(self._folder / name)
-        values = {"format": FORMAT, "dimension": meta.dimension, "label": meta.label, "made": meta.made}
-        write_json(self._folder / META, values)
+        meta.write(self._folder)
 
     def _refresh(self) -> None:
         """Know what is on disk now; of files that cannot be believed, nothing. The first addition begins them anew."""
-        clear_parts(self._folder)
+        clear_parts(self._folder, 0.0)  # the lock is held
         meta = Meta.of(self._folder)
         if meta is None or (self._dimension and meta.dimension != self._dimension):
             self._forget()
@@ -179,9 +208,10 @@ class VectorCache:
             self._index.append(np.fromfile(path, dtype="<u8", offset=known * KEY_BYTES).reshape(-1, 2))
             shape = (rows, meta.dimension)
             self._vectors = np.memmap(self._folder / VECTORS, dtype="<f4", mode="r", shape=shape)
+            self._checksums = np.memmap(self._folder / CHECKSUMS, dtype="<u4", mode="r", shape=(rows,))
 
     def _forget(self) -> None:
-        self._made, self._index, self._vectors = "", _Index(), None
+        self._made, self._index, self._vectors, self._checksums = "", _Index(), None, None
 
     def _evict(self) -> None:
         """Remove identities that were not used for longest, until the cache is within its limit.
@@ -211,8 +241,8 @@ class VectorCache:
 
 
 def _cut(folder: Path, dimension: int) -> None:
-    """Cut off a torn end, so that both files have the same rows."""
-    sizes = {folder / VECTORS: 4 * dimension, folder / KEYS: KEY_BYTES}
+    """Cut off a torn end, so that all files have the same rows."""
+    sizes = {folder / VECTORS: 4 * dimension, folder / CHECKSUMS: 4, folder / KEYS: KEY_BYTES}
     rows = min(path.stat().st_size // size if path.is_file() else 0 for path, size in sizes.items())
     for path, size in sizes.items():
         if rows == 0:
@@ -228,3 +258,17 @@ def _keys_of(texts: Sequence[str]) -> NDArray[np.uint64]:
         hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest() for text in texts
     )
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
+
+
+def _checksums_of(keys: NDArray[np.uint64], vectors: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """CRC-32 of each key (n, 2) with its vector (n, d): what lies in another's place is known, too."""
+    if not len(keys):
+        return np.empty(0, dtype=np.uint32)
+    starts = keys.tobytes()
+    rows = np.ascontiguousarray(vectors, dtype="<f4").data.cast("B")
+    size = 4 * vectors.shape[1]
+    checksums = (
+        zlib.crc32(rows[row * size : (row + 1) * size], zlib.crc32(starts[row * KEY_BYTES : (row + 1) * KEY_BYTES]))
+        for row in range(len(keys))
+    )
+    return np.fromiter(checksums, dtype=np.uint32, count=len(keys))

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ranksaga.files import cache_home, read_json_if_sound, remove
+from ranksaga.files import cache_home, read_checked_json, remove, write_checked_json
 
 __all__ = [
+    "CHECKSUMS",
     "FORMAT",
     "KEYS",
     "KEY_BYTES",
@@ -30,9 +31,9 @@ __all__ = [
 ]
 
 KEY_BYTES = 16
-FORMAT = 2
+FORMAT = 3  # 3: a checksum for each vector
 LIMIT_GB = 20.0
-META, VECTORS, KEYS = "meta.json", "vectors.f32", "keys.bin"
+META, VECTORS, KEYS, CHECKSUMS = "meta.json", "vectors.f32", "keys.bin", "checksums.u32"
 LOCKS = ".locks"
 
 
@@ -59,12 +60,15 @@ class Meta:
     @classmethod
     def of(cls, folder: Path) -> Meta | None:
         """Read it; ``None`` where it is missing, damaged, or of another format."""
-        stored = read_json_if_sound(folder / META)
-        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        stored = read_checked_json(folder / META)
+        if stored is None or stored.get("format") != FORMAT:
             return None
-        dimension, label, made = (stored.get(key) for key in ("dimension", "label", "made"))
-        sound = isinstance(dimension, int) and dimension > 0 and isinstance(label, str) and isinstance(made, str)
-        return cls(dimension, label, made) if sound else None  # type: ignore[arg-type]
+        return cls(stored["dimension"], stored["label"], stored["made"])
+
+    def write(self, folder: Path) -> None:
+        """Write it."""
+        values = {"format": FORMAT, "dimension": self.dimension, "label": self.label, "made": self.made}
+        write_checked_json(folder / META, values)
 
 
 def cached_models(root: Path | None = None) -> tuple[CachedModel, ...]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ranksaga.encode import task_encoder
 from ranksaga.encode.engine import Engine, LocalWorkers, Workers
+from ranksaga.encode.identity import software
 from ranksaga.encode.models import assumed_pooling, load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
@@ -24,7 +25,7 @@ from ranksaga.encode.saving import note_dtypes, round_weights
 from ranksaga.encode.support import check_model, check_trainable, saved_folder
 from ranksaga.encode.task_encoder import TaskEncoder
 from ranksaga.encode.towers import DOCUMENT, QUERY, towers
-from ranksaga.errors import ModelError
+from ranksaga.errors import ModelError, machine_error
 from ranksaga.files import hash_json
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class EncoderSpec:
         del values["model"], values["prompts"]["source"], values["assumed_pooling"]
         if self.truncate_dim is None:
             del values["truncate_dim"]
-        return hash_json({**values, "format": task_encoder.FORMAT})
+        return hash_json({**values, "format": task_encoder.FORMAT, "software": software()})
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -222,6 +223,8 @@ def _pads(model: SentenceTransformer, spec: EncoderSpec) -> bool:
             for task, encode in theirs.items()
         }
     except Exception as error:  # whatever a module's own code raises, a user sees one line
+        if (known := machine_error(error)) is not None:
+            raise known from error
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"sentence-transformers itself cannot encode with this model ({first})") from error
     for vectors in expected.values():

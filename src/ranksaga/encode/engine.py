@@ -23,7 +23,7 @@ from ranksaga.encode.models import on_cpu, revision_of
 from ranksaga.encode.reading import Reading, Rows
 from ranksaga.encode.towers import arguments
 from ranksaga.encode.transfer import fetched, sent
-from ranksaga.errors import StageError
+from ranksaga.errors import StageError, out_of_memory
 from ranksaga.files import hash_json
 from ranksaga.memory import keep_memory
 from ranksaga.profile import timed
@@ -92,7 +92,7 @@ class Engine:
         return padded_length(length, min(own, self.reading.max_length))
 
     def __call__(self, tokens: Tokens) -> NDArray[np.float32]:
-        """Vectors (n, d) of one batch. Where the device's memory does not hold it, it goes in halves.
+        """Vectors (n, d) of one batch. Where memory does not hold it, it goes in halves.
 
         Raises:
             StageError: there is no memory for a single text.
@@ -112,7 +112,9 @@ class Engine:
             with torch.inference_mode(), timed("encode", flops):
                 try:
                     return fetched(self._forward(tokens))
-                except torch.OutOfMemoryError:
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
                     if len(tokens) == 1:
                         raise StageError(
                             f"no memory on {self.model.device} for a text of {padded} tokens; set a smaller max_length"

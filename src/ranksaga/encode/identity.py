@@ -11,6 +11,8 @@ import inspect
 import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from ranksaga.files import hash_file
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["revision_of"]
+__all__ = ["revision_of", "software"]
 
 FORMAT = "ranksaga-model-3"
 # Settings that no vector and no training depends on: where a model comes from, how it is stored, what other tasks read.
@@ -58,6 +60,17 @@ VOLATILE_IN_TOKENIZER = VOLATILE | {
 }
 # Packages whose code a revision takes as given; the environment of a run is recorded beside it.
 INSTALLED = {"builtins", "peft", "sentence_transformers", "tokenizers", "torch", "transformers"}
+
+
+@cache
+def software() -> dict[str, str]:
+    """Releases of the packages that turn a text into a vector; how each was built (``+cpu``, ``+cu126``) is no release.
+
+    They enter the identity of vectors and, by way of the base model's, that of all that is measured or trained with
+    them: another release gives other bits, and figures of two must not be set side by side as if of one.
+    """
+    names = ("sentence-transformers", "tokenizers", "torch", "transformers")
+    return {name: metadata.version(name).split("+")[0] for name in names}
 
 
 def revision_of(model: SentenceTransformer) -> str:

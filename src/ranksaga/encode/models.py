@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ranksaga.encode.identity import revision_of
 from ranksaga.encode.weight_checks import check_weights, loading_reports
-from ranksaga.errors import ModelError
+from ranksaga.errors import ModelError, machine_error
 from ranksaga.files import files_below, hash_file, read_json
 from ranksaga.untrusted.escape import cut, is_name, shown
 from ranksaga.untrusted.input_files import kind_of_file
@@ -95,6 +95,8 @@ def load_model(
         with loading_reports() as reports:
             model = SentenceTransformer(where, device=device, trust_remote_code=trust_remote_code, model_kwargs=options)
     except Exception as error:  # whatever the loaders raise, a user sees one line
+        if (known := machine_error(error)) is not None:
+            raise known from error
         text = str(error)
         hint = "save the model anew, all its files together"
         own_code = isinstance(error, ImportError) or any(Path(where).glob("*.py"))

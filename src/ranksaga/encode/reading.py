@@ -9,23 +9,25 @@ into features batch by batch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ranksaga.encode.layout import padded
 from ranksaga.encode.towers import arguments
-from ranksaga.errors import ModelError
+from ranksaga.errors import ModelError, machine_error
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["UNLIMITED", "Reading", "Rows", "limit_length", "own_limit", "reading_of", "vocabulary_probes"]
+__all__ = ["UNLIMITED", "Reading", "Rows", "limit_length", "own_limit", "reading_of", "tokenised", "vocabulary_probes"]
 
 Rows = Sequence[Any]  # a batch: token ids of each text, or the text
 
 # Tokens of a text in a model that truncates none.
 UNLIMITED = 2**20
+# Characters a token, of the part of a long text that is tokenised first: more than any language needs.
+CHARACTERS = 16
 # Above this many tokens truncation is not probed: the text would take longer than all else.
 PROBED_LENGTH = 2**15
 PROBES = ("a", "Probe of Words: Ünïcode, 12.5 % and (punctuation)!")
@@ -58,9 +60,13 @@ class Reading:
         """What travels of each text: its token ids, or the text."""
         if self.form == "texts":
             return list(texts)
-        if self.form == "library":
-            return [self._preprocess(tower, tower, [text])["input_ids"][0].tolist() for text in texts]
-        return _tokenised(tower, texts, self.prompt, self.max_length)
+        if self.form == "tokens":
+            return tokenised(tower, texts, self.prompt, self.max_length)
+
+        def read(parts: Sequence[str]) -> list[Any]:
+            return [self._preprocess(tower, tower, [part])["input_ids"][0].tolist() for part in parts]
+
+        return _from_the_start(tower, texts, self.max_length, read) if _is_transformer(tower[0]) else read(texts)
 
     def features(self, tower: SentenceTransformer, rows: Rows, length: int | None = None) -> dict[str, Any]:
         """What the first module takes, tensors in the CPU's memory; ids padded to ``length``, none: the longest."""
@@ -90,12 +96,14 @@ def reading_of(
     try:
         features = [asked._preprocess(model, tower, [text]) for text in probes]
     except Exception as error:  # whatever a tokenizer or a module's own code raises, a user sees one line
+        if (known := machine_error(error)) is not None:
+            raise known from error
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"sentence-transformers cannot read a {task} with this model ({first})") from error
     form: Literal["tokens", "library", "texts"] = "texts"
     if all(_is_ids(one) for one in features):
         ids = [one["input_ids"][0].tolist() for one in features]
-        form = "tokens" if ids == _tokenised(tower, probes, prompt, max_length) else "library"
+        form = "tokens" if ids == tokenised(tower, probes, prompt, max_length) else "library"
     given = {name: value for name, value in features[0].items() if not hasattr(value, "shape")}
     identity: list[Any] = []
     if any(getattr(module, "include_prompt", True) is False for module in tower):
@@ -186,12 +194,44 @@ def _is_ids(features: Mapping[str, Any]) -> bool:
     return not tensors and (mask is None or bool((mask == 1).all())) and (types is None or bool((types == 0).all()))
 
 
-def _tokenised(tower: SentenceTransformer, texts: Sequence[str], prompt: str, max_length: int) -> list[Any]:
-    encoded = tower.tokenizer(
-        [f"{prompt}{text}" for text in texts],
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=False,
-    )
-    return list(encoded["input_ids"])
+def tokenised(tower: SentenceTransformer, texts: Sequence[str], prompt: str, max_length: int) -> list[Any]:
+    """Token ids of each text with the prompt before it, truncated to ``max_length``, special ones included."""
+
+    def read(parts: Sequence[str]) -> list[Any]:
+        encoded = tower.tokenizer(
+            [f"{prompt}{part}" for part in parts],
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+        )
+        return list(encoded["input_ids"])
+
+    return _from_the_start(tower, texts, max_length, read)
+
+
+def _from_the_start(
+    tower: SentenceTransformer, texts: Sequence[str], max_length: int, read: Callable[[Sequence[str]], list[Any]]
+) -> list[Any]:
+    """What ``read`` makes of each text, without reading all of a long one: a tokenizer takes 300 bytes a character.
+
+    A part of it from the start stands for the whole where it fills ``max_length``, and half of that part gives the same
+    tokens: they do not depend on what follows. Else the part is doubled.
+    """
+    tokenizer = tower.tokenizer
+    if getattr(tokenizer, "truncation_side", "right") != "right":
+        return read(texts)
+    # A word of more characters than WordPiece reads is one unknown token: half a part must hold such a word.
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    word = getattr(model, "max_input_chars_per_word", 0) or 0
+    size = max(CHARACTERS * max_length, 2 * word)
+    long = {row for row, text in enumerate(texts) if len(text) > 4 * size}
+    rows = read(["" if row in long else text for row, text in enumerate(texts)] if long else texts)
+    for row in long:
+        text, length = texts[row], size
+        half, whole = None, read([text[:length]])[0]
+        while length < len(text) and not (len(whole) == max_length and whole == half):
+            length *= 2
+            half, whole = whole, read([text[:length]])[0]
+        rows[row] = whole
+    return rows

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ranksaga.encode.cache import VectorCache
 from ranksaga.encode.cuts import alike, by_budget, evenly
 from ranksaga.encode.engine import Engine, Workers
+from ranksaga.encode.identity import software
 from ranksaga.encode.reading import Reading
 from ranksaga.files import hash_json
 from ranksaga.profile import timed
@@ -64,7 +65,7 @@ class TaskEncoder:
         """16 hex digits of all that changes a vector but the text."""
         spec, reading = self._spec, self.reading
         known = [FORMAT, self._engine.revision, reading.prompt, reading.max_length, spec.precision, spec.similarity]
-        return hash_json([*known, *self._engine.settings])
+        return hash_json([*known, *self._engine.settings, software()])
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
         """Vectors (n, d) float32."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ranksaga.encode.cuts import evenly
 from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.flops import ForwardFlops
+from ranksaga.encode.reading import tokenised
 from ranksaga.encode.towers import towers
 
 __all__ = ["Shape", "TokenCounter", "shape_of"]
@@ -60,14 +61,12 @@ class TokenCounter:
 
     def _lengths(self, prompt: str, texts: Sequence[str]) -> NDArray[np.int32]:
         plain = [f"{prompt}{text}" for text in dict.fromkeys(texts)]
+        tower, limit = towers(self.encoder.model)[0], self.encoder.spec.max_length
         new = [text for text in plain if text not in self._known]
         began = time.perf_counter()
         for start in range(0, len(new), 4096):
             chunk = new[start : start + 4096]
-            encoded = towers(self.encoder.model)[0].tokenizer(
-                chunk, truncation=True, max_length=self.encoder.spec.max_length, return_attention_mask=False
-            )
-            for text, row in zip(chunk, encoded["input_ids"], strict=True):
+            for text, row in zip(chunk, tokenised(tower, chunk, "", limit), strict=True):
                 self._known[text] = len(row)
                 self.tokens += len(row)
         self.seconds += time.perf_counter() - began

@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation, Origin
-from ranksaga.files import file_name, write_json
+from ranksaga.files import file_name, read_checked_json, write_checked_json
 from ranksaga.untrusted.escape import is_name, shown
 from ranksaga.untrusted.json_input import load_json
 
 __all__ = ["PER_QUERY", "evaluation_json", "evaluation_of", "read_evaluations", "write_evaluation"]
 
 PER_QUERY = "per_query"  # the folder's name
+KEYS = {"dataset", "split", "system", "out_of_fold", "dataset_fingerprint", "encoder", "query_ids", "values"}
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Write one evaluation into ``folder``, under the name of its dataset."""
-    write_json(folder / f"{file_name(evaluation.dataset)}.json", evaluation_json(evaluation))
+    """Write one evaluation into ``folder``, under the name of its dataset, with a checksum."""
+    write_checked_json(folder / f"{file_name(evaluation.dataset)}.json", evaluation_json(evaluation))
 
 
 def read_evaluations(folder: Path, system: str, *, remedy: str) -> list[Evaluation]:
@@ -39,7 +40,7 @@ def read_evaluations(folder: Path, system: str, *, remedy: str) -> list[Evaluati
     evaluations: dict[str, Evaluation] = {}
     for file in sorted(path for path in folder.glob("*.json") if not path.name.startswith(".")):
         try:
-            evaluation = evaluation_of(load_json(file))
+            evaluation = evaluation_of(_read(file))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise DataError(f"{file}: no per-query results of ranksaga ({reason}); {remedy}") from None
@@ -47,6 +48,21 @@ def read_evaluations(folder: Path, system: str, *, remedy: str) -> list[Evaluati
             raise DataError(f"{file}: a second file of {shown(evaluation.dataset)} in that folder; remove one of them")
         evaluations[evaluation.dataset] = replace(evaluation, system=system)
     return list(evaluations.values())
+
+
+def _read(file: Path) -> Any:
+    """A file's content. Earlier versions wrote no checksum: a file without may have their keys alone.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not what was written.
+    """
+    stored = load_json(file)
+    if not isinstance(stored, dict) or not set(stored) - KEYS:
+        return stored
+    if (sound := read_checked_json(file)) is None:
+        raise ValueError("its content is not what was written")
+    return sound
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:

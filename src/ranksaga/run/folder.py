@@ -19,7 +19,7 @@ from typing import Literal
 from ranksaga.data.build import PREFIX, source_root
 from ranksaga.data.resolve import locate
 from ranksaga.errors import UsageError
-from ranksaga.files import clear_parts, files_below, read_json_if_sound, write_json
+from ranksaga.files import STALE_SECONDS, clear_parts, files_below, read_json_if_sound, write_json
 from ranksaga.run.stages import RENAMED, STAGES
 
 __all__ = [
@@ -107,6 +107,7 @@ def held(folder: Path, kind: Kind) -> Iterator[None]:
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
+    alone = True
     try:
         lock.acquire()
     except Timeout:
@@ -118,9 +119,10 @@ def held(folder: Path, kind: Kind) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         logger.warning("%s: this file system has no locks; start no second process there", folder)
+        alone = False
     try:
         mark(folder, kind)
-        clear_parts(folder)
+        clear_parts(folder, 0.0 if alone else STALE_SECONDS)
         yield
     finally:
         lock.release()

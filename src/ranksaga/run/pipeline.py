@@ -6,6 +6,7 @@ reuses the baseline, and a killed run goes on where it was.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +16,18 @@ from typing import Any
 from ranksaga.config.recipe import Recipe, dump_recipe
 from ranksaga.data.build import PREFIX
 from ranksaga.data.resolve import locate
-from ranksaga.files import read_json, read_json_if_sound, remove, write_json, write_text
+from ranksaga.errors import machine_errors
+from ranksaga.files import (
+    file_record,
+    first_changed,
+    read_checked_json,
+    read_json,
+    read_json_if_sound,
+    remove,
+    write_checked_json,
+    write_json,
+    write_text,
+)
 from ranksaga.run.console import Console, Silent
 from ranksaga.run.context import Context
 from ranksaga.run.costs import costs_json
@@ -28,6 +40,8 @@ from ranksaga.run.store import NOT_OUTPUTS, Entry, NotDone, Store, Survey
 from ranksaga.run.workers import RunWorkers
 
 __all__ = ["Outcome", "finished", "is_finished", "run_recipe", "stages_done"]
+
+logger = logging.getLogger(__name__)
 
 MARKER = Path("stages", "finished.json")
 
@@ -80,12 +94,24 @@ def run_recipe(
     Raises:
         RankSagaError: with a message for the user; a folder that is not a run's is left as it is.
     """
+    with machine_errors():
+        return _run_recipe(recipe, folder, console or Silent(), start, stop, fresh, workers)
+
+
+def _run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    console: Console,
+    start: str | None,
+    stop: str | None,
+    fresh: bool,
+    workers: RunWorkers | None,
+) -> Outcome:
     check_stages(start, stop)
     price = known_price()  # a mistake in it is better known before the work
     check_run_folder(folder, recipe.model, (*recipe.datasets, *recipe.guards))
     if not fresh and start is None and stop is None and (done := finished(recipe, folder)) is not None:
         return done
-    console = console or Silent()
     with held(folder, "run"):
         if fresh:
             remove(folder / "stages")
@@ -111,22 +137,25 @@ def _run(context: Context, folder: Path, stop: str) -> Outcome:
             comparison, answer = read_comparison(entry), read_answer(entry)
             table, summary = comparison_table(comparison, answer), comparison_summary(comparison, answer)
         if stage is REPORT and entry is not None:
-            _publish(context.store, entry, folder, {"table": table, "summary": summary}, began)
+            published = _publish(context.store, entry, folder, {"table": table, "summary": summary}, began)
             # The marker comes last: a run without it is not finished.
-            write_json(folder / MARKER, {"state": state, "files": _sizes(folder)})
+            files = {name: file_record(folder / name) for name in (*published, "run.json", "recipe.yaml")}
+            write_checked_json(folder / MARKER, {"state": state, "files": files})
         if stage.name == stop:
             break
     return Outcome(folder, stop, False, time.perf_counter() - began, table, summary)
 
 
-def _publish(store: Store, report: Entry, folder: Path, shown: Mapping[str, Any], began: float) -> None:
+def _publish(store: Store, report: Entry, folder: Path, shown: Mapping[str, Any], began: float) -> tuple[str, ...]:
+    """Copy the report into the run's folder and write ``run.json``; the files that were copied."""
     from ranksaga.run.shipping import publish
     from ranksaga.run.stages.report import RECORD
 
-    publish(report.folder, folder, leave=(*NOT_OUTPUTS, RECORD))
+    published = publish(report.folder, folder, leave=(*NOT_OUTPUTS, RECORD))
     timings = {"timings": [asdict(timing) for timing in store.timings], "spent": costs_json(store)}
     record = {**read_json(report.folder / RECORD), **timings}
     write_json(folder / "run.json", {**record, "seconds": time.perf_counter() - began, **shown})
+    return published
 
 
 def stages_done(recipe: Recipe, folder: Path) -> tuple[tuple[Stage, bool], ...]:
@@ -151,9 +180,14 @@ def stages_done(recipe: Recipe, folder: Path) -> tuple[tuple[Stage, bool], ...]:
 
 
 def finished(recipe: Recipe, folder: Path) -> Outcome | None:
-    """The outcome of a run that is complete and up to date; answered without loading data or torch."""
+    """The outcome of a run that is complete and up to date, each file that it left in its folder being as it was
+    written; answered without loading data or torch."""
+    if not is_finished(recipe, folder):
+        return None
+    changed = first_changed(folder, _marker(folder).get("files"))
     record = read_json_if_sound(folder / "run.json")
-    if record is None or not is_finished(recipe, folder) or _sizes(folder) != _marker(folder).get("files"):
+    if changed is not None or record is None:
+        logger.warning("%s: missing or damaged, so it is made again", folder / (changed or "run.json"))
         return None
     return Outcome(folder, REPORT.name, True, 0.0, record["table"], record["summary"])
 
@@ -166,12 +200,4 @@ def is_finished(recipe: Recipe, folder: Path) -> bool:
 
 def _marker(folder: Path) -> dict[str, Any]:
     """What was written when the run came to its end; empty where it did not, or the file is damaged."""
-    stored = read_json_if_sound(folder / MARKER)
-    return stored if isinstance(stored, dict) else {}
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Sizes of the files that a finished run must have, in bytes; -1 where one is missing."""
-    names = ["run.json", "report.html", "comparison_report.md", "comparison_table.csv", "model/modules.json"]
-    names += sorted(path.relative_to(folder).as_posix() for path in (folder / "model").rglob("*.safetensors"))
-    return {name: (folder / name).stat().st_size if (folder / name).is_file() else -1 for name in names}
+    return read_checked_json(folder / MARKER) or {}

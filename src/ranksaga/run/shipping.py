@@ -9,7 +9,7 @@ from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.saving import save_model, tower_models
 from ranksaga.encode.towers import has_two_towers
 from ranksaga.evaluate.per_query import PER_QUERY
-from ranksaga.files import atomic_dir, atomic_open, remove
+from ranksaga.files import atomic_dir, atomic_open, files_below, remove
 from ranksaga.retrieve.searcher import mean_blend, write_blends
 from ranksaga.run.folder import MODEL
 from ranksaga.run.plan import Plan
@@ -24,8 +24,12 @@ REPORT = "report.html"  # comes last: when it is there, the rest is too
 PUBLISHED = (PER_QUERY, "rankings", "results", f"{MODEL}_query", f"{MODEL}_document", "selection_*.png")
 
 
-def publish(source: Path, target: Path, *, leave: tuple[str, ...]) -> None:
-    """Copy what the stage wrote (all but ``leave``) into the folder of the run, in place of what was there before."""
+def publish(source: Path, target: Path, *, leave: tuple[str, ...]) -> tuple[str, ...]:
+    """Copy what the stage wrote (all but ``leave``) into the folder of the run, in place of what was there before.
+
+    Returns:
+        The files that were copied, by their paths in the folder.
+    """
     for path in (path for pattern in PUBLISHED for path in target.glob(pattern)):
         if not (source / path.name).exists():
             remove(path)
@@ -38,6 +42,7 @@ def publish(source: Path, target: Path, *, leave: tuple[str, ...]) -> None:
         else:
             with atomic_open(target / path.name, "wb") as stream, path.open("rb") as content:
                 shutil.copyfileobj(content, stream)
+    return tuple(name for name, _ in files_below(source) if name.split("/")[0] not in leave)
 
 
 def write_shipped_model(system: System, baseline: System, plan: Plan, title: str, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -26,7 +27,7 @@ from ranksaga.evaluate.benchmark import benchmark
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.metrics import evaluate
 from ranksaga.evaluate.per_query import PER_QUERY, evaluation_json, evaluation_of, read_evaluations, write_evaluation
-from ranksaga.files import file_name, files_below, hash_file, hash_json, read_json_if_sound, write_json
+from ranksaga.files import file_name, files_below, hash_file, hash_json, read_checked_json, write_checked_json
 from ranksaga.report.markdown import markdown_table
 from ranksaga.report.mteb import write_model_meta, write_task_result
 from ranksaga.report.tables import results_table
@@ -35,6 +36,8 @@ from ranksaga.run.console import Console, Silent
 from ranksaga.run.folder import check_results_folder, held
 
 __all__ = ["Compared", "benchmark_model", "check_lengths", "compare_results"]
+
+logger = logging.getLogger(__name__)
 
 CODE = (".py", ".c", ".h")
 # What an encoder's facts call a setting, and a reader. Where a decisive one differs, a difference in figures may come
@@ -288,17 +291,18 @@ class _Kept:
         """The evaluations of all these datasets, or none."""
         files = [self._file(dataset) for dataset in datasets]
         try:
-            stored: list[Any] = [read_json_if_sound(file) for file in files if file is not None]
-            sound = stored and all(one["hash"] == hash_json(one["evaluation"]) for one in stored)
-            return [evaluation_of(one["evaluation"]) for one in stored] if sound else None
-        except (TypeError, KeyError, ValueError):  # one is missing or damaged: it is measured again
+            stored: list[Any] = [read_checked_json(file) for file in files if file is not None]
+            return [evaluation_of(one) for one in stored] if stored else None
+        except ValueError:  # one is missing or damaged: it is measured again
             return None
 
     def write(self, dataset: Dataset, evaluation: Evaluation) -> None:
         """Keep one."""
         if (file := self._file(dataset)) is not None:
-            values = evaluation_json(evaluation)
-            write_json(file, {"hash": hash_json(values), "evaluation": values})
+            try:
+                write_checked_json(file, evaluation_json(evaluation))
+            except OSError as error:  # it saves time: no reason to lose what has just been measured
+                logger.warning("%s: not kept (%s)", file, error)
 
     def _file(self, dataset: Dataset) -> Path | None:
         if self.key is None:

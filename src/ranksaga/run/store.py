@@ -4,7 +4,7 @@
 ``done.json``. The id is the hash of the inputs (:class:`ranksaga.run.stage.Inputs`), so a changed setting makes a
 new folder beside the old one, and deleting any folder is always safe. A folder without its marker is
 unfinished work: the stage runs again in it and may use what it finds (checkpoints). The marker has the
-size and hash of every output; where it is damaged or an output differs, the stage runs again from nothing.
+size and hash of every output and a checksum of its own; where one of them differs, the stage runs again from nothing.
 """
 
 from __future__ import annotations
@@ -12,14 +12,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from ranksaga.files import files_below, hash_file, read_json_if_sound, remove, write_json
+from ranksaga.files import (
+    file_record,
+    files_below,
+    first_changed,
+    read_checked_json,
+    remove,
+    sync,
+    write_checked_json,
+    write_json,
+)
 from ranksaga.profile import enter_stage
 from ranksaga.run.stage import Inputs, Summary
 
@@ -30,9 +39,8 @@ logger = logging.getLogger(__name__)
 Given = TypeVar("Given", bound=Inputs)
 
 DONE = "done.json"
+FORMAT = 2  # of the marker; another release's is not believed, and its work is done again
 NOT_OUTPUTS = (DONE, "inputs.json", "attempts.json", "log.txt")
-# Vectors, which may be many GB, are known by their size alone: hashing them would take longer than reading.
-NOT_HASHED = ".npy"
 
 
 @dataclass(frozen=True)
@@ -71,25 +79,20 @@ class Entry:
 
     @property
     def sound(self) -> bool:
-        """Whether the work is complete and every output is as it was written (releases before noted none)."""
+        """Whether the work is complete and every output is as it was written."""
+        return self.damage is None
+
+    @property
+    def damage(self) -> str | None:
+        """The first file that is missing or not as it was written; ``None``: the work is complete and sound."""
         stored = self._stored
-        return stored is not None and all(
-            (path := self.folder / name).is_file() and _content(path, hashed=digest is not None) == [size, digest]
-            for name, (size, digest) in stored.get("files", {}).items()
-        )
+        return DONE if stored is None else first_changed(self.folder, stored["files"])
 
     @property
     def _stored(self) -> dict[str, Any] | None:
-        """The marker; ``None`` where there is none, or it is damaged."""
-        stored: Any = read_json_if_sound(self.folder / DONE)
-        try:
-            dict(stored["summary"])
-            float(stored["seconds"])
-            float(stored.get("usd") or 0.0)
-            all(len(one) == 2 for one in stored.get("files", {}).values())
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return None
-        return dict(stored)
+        """The marker; ``None`` where there is none, or it is damaged or of another format."""
+        stored = read_checked_json(self.folder / DONE)
+        return stored if stored is not None and stored.get("format") == FORMAT else None
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class Store:
     timings: list[Timing] = field(default_factory=list)
     _locks: dict[Path, Lock] = field(default_factory=dict)
     _guard: Lock = field(default_factory=Lock)
+    _sound: set[Path] = field(default_factory=set)  # entries whose outputs this process has hashed, or written
     _began: float = field(default_factory=lambda: time.perf_counter())
     _meter: _Meter = field(default_factory=lambda: _Meter())
 
@@ -162,14 +166,16 @@ class Store:
             return self._do(entry, inputs, function)
 
     def _do(self, entry: Entry, inputs: Given, function: Callable[[Given, Path], Summary]) -> Entry:
-        reuse = entry.sound
+        reuse = entry.done and (entry.folder in self._sound or entry.sound)
         if self.on_start is not None:
             self.on_start(entry.stage, entry.label, reuse)
         if reuse:
+            self._sound.add(entry.folder)
             self.timings.append(Timing(entry.stage, entry.label, entry.seconds, True, entry.identity, entry.usd))
             return entry
         if (entry.folder / DONE).exists():
-            logger.warning("%s %s: damaged, so it is done again: %s", entry.stage, entry.label, entry.folder)
+            damaged = entry.folder / (entry.damage or DONE)
+            logger.warning("%s %s: %s is damaged, so this is done again", entry.stage, entry.label, damaged)
             remove(entry.folder)
         entry.folder.mkdir(parents=True, exist_ok=True)
         write_json(entry.folder / "inputs.json", inputs.as_json())
@@ -181,21 +187,20 @@ class Store:
         finally:
             booked = self._meter.change(-1) - booked
             spent = before + time.perf_counter() - start
-            write_json(entry.folder / "attempts.json", {"seconds": spent})
+            with suppress(OSError):  # of a full disk the user hears from what failed, if anything did
+                write_checked_json(entry.folder / "attempts.json", {"seconds": spent})
         usd = None if self.price is None else (before + booked) * self.price / 3600
         done = {"stage": entry.stage, "label": entry.label, "seconds": spent, "usd": usd, "summary": summary}
-        write_json(entry.folder / DONE, {**done, "files": _outputs(entry.folder)})
+        write_checked_json(entry.folder / DONE, {"format": FORMAT, **done, "files": _outputs(entry.folder)})
+        self._sound.add(entry.folder)
         self.timings.append(Timing(entry.stage, entry.label, spent, False, entry.identity, usd))
         return entry
 
     @staticmethod
     def _earlier(entry: Entry) -> float:
         """Seconds spent by attempts that did not finish (a killed one does not say how long it took)."""
-        stored: Any = read_json_if_sound(entry.folder / "attempts.json")
-        try:
-            return float(stored["seconds"])
-        except (TypeError, KeyError, ValueError):
-            return 0.0
+        stored = read_checked_json(entry.folder / "attempts.json") or {}
+        return float(stored.get("seconds", 0.0))
 
 
 class NotDone(Exception):
@@ -216,17 +221,13 @@ class Survey(Store):
 
 
 def _outputs(folder: Path) -> dict[str, list[Any]]:
-    """Size and hash of every output by its path in the folder."""
-    return {
-        name: _content(path, hashed=not name.endswith(NOT_HASHED))
-        for name, path in files_below(folder)
-        if name not in NOT_OUTPUTS and path.is_file()
-    }
-
-
-def _content(path: Path, *, hashed: bool) -> list[Any]:
-    """Size in bytes, and SHA-256 or none."""
-    return [path.stat().st_size, hash_file(path) if hashed else None]
+    """Size and hash of every output by its path in the folder; all are on the device, whoever wrote them."""
+    outputs = {}
+    for name, path in files_below(folder):
+        if name not in NOT_OUTPUTS and path.is_file():
+            sync(path)
+            outputs[name] = file_record(path)
+    return outputs
 
 
 # The log that records of this thread, or of one that was given its context, belong to.
@@ -236,10 +237,17 @@ _level_before = logging.NOTSET
 _level_guard = Lock()
 
 
+class _Log(logging.FileHandler):
+    """One that is silent where the disk is full: what the work itself cannot write says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Drop the record."""
+
+
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Append the library's log to a file while the work goes on; work beside it has a log of its own."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Log(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     # A thread that a library has started is in no log's context: what it says may be of any piece of work.
     handler.addFilter(lambda record: _log.get() in (path, None))
@@ -253,7 +261,8 @@ def _log_to(path: Path) -> Iterator[None]:
         library.removeHandler(handler)
         _raise_level(library, -1)
         _log.reset(token)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def _raise_level(library: logging.Logger, logs: int) -> None:

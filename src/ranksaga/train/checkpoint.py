@@ -1,21 +1,22 @@
 """Checkpoints of a training run: all that a resumed run needs to go on as if nothing had happened.
 
-One safetensors file holds the weights, the optimizer's moments and, in its header, the step,
-the loss scaler and the identity of the run. Random draws and the data position are functions of
-(seed, step), and the learning rate is one of the step, so the step stands for all three.
+One safetensors file holds the weights, the optimizer's moments and, in its header, the step, the loss scaler, the
+identity of the run, and what the files of the epochs before and the loss log are known by. Random draws and the data
+position are functions of (seed, step), and the learning rate is one of the step, so the step stands for all three.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ranksaga.encode.weight_files import load_weights_and_metadata, save_weights
 from ranksaga.errors import StageError
+from ranksaga.files import first_changed
 from ranksaga.train.world import World
 
 if TYPE_CHECKING:
@@ -40,12 +41,16 @@ class Position:
         pairs: examples seen.
         seconds: time spent.
         losses: sum of the steps' losses, by epoch.
+        epochs: size and hash of each file with the weights after an epoch, by name.
+        log: size and hash of the loss log's lines so far.
     """
 
     step: int = 0
     pairs: int = 0
     seconds: float = 0.0
     losses: tuple[float, ...] = ()
+    epochs: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    log: Sequence[Any] = ()
 
 
 def save_checkpoint(
@@ -76,8 +81,8 @@ def restore_latest(
 ) -> Position:
     """Load the newest checkpoint that can be read into model, optimizer and scaler.
 
-    A file that is cut or broken is passed over with a warning. Without any, nothing is changed
-    and the position is the start.
+    A file that is cut or damaged goes, with a warning, and so does one whose epochs' files are. Without any, nothing
+    is changed and the position is the start.
 
     Raises:
         StageError: the folder holds a run of other settings or data.
@@ -86,19 +91,28 @@ def restore_latest(
         try:
             tensors, header = load_weights_and_metadata(path)
         except StageError as error:
-            logger.warning("%s cannot be read (%s); the checkpoint before it is tried", path, error.__cause__ or error)
+            _pass_over(path, str(error.__cause__ or error))
             continue
         if header.get("identity") != identity:
             raise StageError(
                 f"{path}: this checkpoint is of other settings, data or weights (identity {header.get('identity')}, "
                 f"expected {identity}); remove the folder or train in another one"
             )
+        values = json.loads(header["position"])
+        if (damaged := first_changed(folder, values["epochs"])) is not None:
+            _pass_over(path, f"{damaged}, which it follows, is missing or damaged")
+            continue
         _load(tensors, model, optimizer)
         if scaler_state := json.loads(header["scaler"]):
             scaler.load_state_dict(scaler_state)
-        values = json.loads(header["position"])
         return Position(**{**values, "losses": tuple(values["losses"])})
     return Position()
+
+
+def _pass_over(path: Path, reason: str) -> None:
+    """It must go: were it kept as one of the newest, those that are written now would be taken for old ones."""
+    logger.warning("%s cannot be read (%s); the checkpoint before it is tried", path, reason)
+    path.unlink(missing_ok=True)
 
 
 def share_state(

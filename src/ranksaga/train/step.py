@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ranksaga.config.training import Training
 from ranksaga.encode.towers import towers
 from ranksaga.encode.transfer import fetched, sent
-from ranksaga.errors import StageError
+from ranksaga.errors import StageError, out_of_memory
 from ranksaga.profile import timed
 from ranksaga.train.batches import Batch
 from ranksaga.train.embed import Embedder, Pass, deal
@@ -126,8 +126,6 @@ class Step:
             StageError: the loss is not finite (where weights lie on a CPU; else ``StepResult.loss`` says so), or memory
                 does not hold a single text, or what the optimizer keeps.
         """
-        import torch
-
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self._total, self._peak, self._warmup)
         rate = self.optimizer.param_groups[0]["lr"]
@@ -145,7 +143,9 @@ class Step:
                 result.loss()
             with timed("optimizer"):
                 self._update()
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
             raise StageError(
                 f"no memory on {self._device} for the optimizer's state; train fewer weights (lora, "
                 "freeze_embeddings) or use a larger card"
@@ -229,8 +229,10 @@ class Step:
         while True:
             try:
                 return work()
-            except torch.OutOfMemoryError:
-                pass  # the error holds what was computed: go on when it is gone
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                # The error holds what was computed: it goes on when that is gone.
             self.optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             self._take_less([part for _, part in self._fitting(mine)])

@@ -154,7 +154,7 @@ def train(
             seconds=state.position.seconds,
             capped=total < full,
         )
-        write_finished(folder, identity, result)
+        write_finished(folder, identity, result, state.position)
         remove_checkpoints(folder)
         return result
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ranksaga.encode.weight_files import save_weights
 from ranksaga.errors import StageError
-from ranksaga.files import read_json_if_sound, write_json, write_text
+from ranksaga.files import file_record, first_changed, read_checked_json, write_checked_json, write_text
 from ranksaga.train.batches import Batch
 from ranksaga.train.checkpoint import Position, restore_latest, save_checkpoint, share_state
 from ranksaga.train.lora import plain_state
@@ -93,9 +94,8 @@ class TrainingState:
             return self
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / LOG
-        # Steps after the checkpoint are done again; a torn last line of a killed run goes, too.
-        kept = [line for line in read_log(path) if line["step"] <= self.position.step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        # Steps after the checkpoint are done again.
+        write_text(path, read_log(path, self.position.log))
         self._log = path.open("a", encoding="utf-8")
         return self
 
@@ -123,7 +123,13 @@ class TrainingState:
         }
         losses = [*self.position.losses, *[0.0] * (epoch + 1 - len(self.position.losses))]
         losses[epoch] += loss
-        self.position = Position(self.position.step + 1, self.position.pairs + pairs, seconds, tuple(losses))
+        self.position = replace(
+            self.position,
+            step=self.position.step + 1,
+            pairs=self.position.pairs + pairs,
+            seconds=seconds,
+            losses=tuple(losses),
+        )
         self._loss = loss
         if self._log is not None:
             self._log.write(json.dumps(line) + "\n")
@@ -143,7 +149,9 @@ class TrainingState:
     def end_epoch(self, epoch: int, *, last: bool) -> None:
         """Keep the weights as they are after an epoch (0, 1, ...), and write a checkpoint unless the run is over."""
         if self._log is not None:
-            save_weights(epoch_path(self._folder, epoch), plain_state(self._state[1]))
+            path = epoch_path(self._folder, epoch)
+            save_weights(path, plain_state(self._state[1]))
+            self.position = replace(self.position, epochs={**self.position.epochs, path.name: file_record(path)})
         if not last:
             self.checkpoint()
 
@@ -151,25 +159,26 @@ class TrainingState:
         """Write a checkpoint; the log reaches the disk before it."""
         if self._log is not None:
             os.fsync(self._log.fileno())
+            self.position = replace(self.position, log=file_record(self._folder / LOG))
             save_checkpoint(self._folder, self.position, *self._state)
         self._saved = perf_counter()
 
 
-def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a loss log up to the first torn one."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
+def read_log(path: Path, record: Sequence[Any]) -> str:
+    """The lines of a loss log that a checkpoint vouches for; none where they are not what was written."""
+    if not record:
+        return ""
+    content = path.read_bytes()[: record[0]] if path.is_file() else b""
+    if [len(content), hashlib.sha256(content).hexdigest()] != list(record):
+        logger.warning("%s is damaged; it begins anew", path)
+        return ""
+    return content.decode("utf-8")
 
 
-def write_finished(folder: Path, identity: str, result: TrainingResult) -> None:
+def write_finished(folder: Path, identity: str, result: TrainingResult, position: Position) -> None:
     """Write ``training.json``, which marks the run as complete."""
-    names = [path.name for path in result.epochs]
-    write_json(folder / FINISHED, {**asdict(result), "epochs": names, "identity": identity})
+    values = {**asdict(result), "epochs": dict(position.epochs), "identity": identity}
+    write_checked_json(folder / FINISHED, values)
 
 
 def read_finished(folder: Path, identity: str) -> TrainingResult | None:
@@ -179,16 +188,15 @@ def read_finished(folder: Path, identity: str) -> TrainingResult | None:
         StageError: the folder holds a complete run of another identity.
     """
     path = folder / FINISHED
-    values = read_json_if_sound(path)
-    if not isinstance(values, dict) or "identity" not in values:
+    values = read_checked_json(path)
+    if values is None:
         return None
     if values.pop("identity") != identity:
         raise StageError(
             f"{path}: the folder holds a finished run of other settings, data or weights; train in another one"
         )
-    try:
-        result = TrainingResult(**{**values, "losses": tuple(values["losses"])})
-        epochs = tuple(folder / name for name in values["epochs"])
-    except (KeyError, TypeError):
+    if (damaged := first_changed(folder, values["epochs"])) is not None:
+        logger.warning("%s is missing or damaged, so it is trained again", folder / damaged)
         return None
-    return replace(result, epochs=epochs) if all(path.is_file() for path in epochs) else None
+    epochs = tuple(folder / name for name in values["epochs"])
+    return TrainingResult(**{**values, "losses": tuple(values["losses"]), "epochs": epochs})

@@ -12,10 +12,10 @@ import torch
 from ranksaga.config.presets import PRESETS
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.encode.weight_files import save_weights
-from ranksaga.files import write_json
+from ranksaga.files import write_checked_json
 from ranksaga.run import sources
 from ranksaga.run.stages import train
-from ranksaga.run.store import Entry
+from ranksaga.run.store import FORMAT, Entry
 
 
 def test_of_a_large_corpus_a_part_is_drawn_besides_what_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def training_stage(folder: Path, query: float, document: float) -> Entry:
         values = {"0.sub_modules.query.0.w": query * epoch, "0.sub_modules.document.0.w": document * epoch}
         save_weights(folder / f"epoch-{epoch}", {name: torch.tensor([value]) for name, value in values.items()})
     summary = train.TrainingSummary(("epoch-1", "epoch-2"), 2, 2, 1.0, capped=False, teachers={})
-    write_json(folder / "done.json", {"seconds": 1.0, "summary": asdict(summary)})
+    write_checked_json(folder / "done.json", {"format": FORMAT, "seconds": 1.0, "summary": asdict(summary)})
     return Entry("train", folder.name, folder)
 
 
