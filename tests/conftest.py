@@ -104,6 +104,12 @@ def shared_datasets() -> Path:
 
 
 @pytest.fixture(scope="session")
+def forked() -> SimpleNamespace:
+    """``Program`` and ``run`` of ``forked.py``: other processes, without the seconds that their imports take."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("forked.py"))))
+
+
+@pytest.fixture(scope="session")
 def families() -> SimpleNamespace:
     """The builders of ``tiny_families.py``."""
     return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_families.py"))))
