@@ -134,6 +134,7 @@ def test_the_whole_study_on_small_data_with_a_machine_lost_after_training(
     forked: SimpleNamespace, tmp_path: Path, small_run: Any
 ) -> None:
     desk = Desk(forked, tmp_path, small_run.recipe)
+    small_run.new_home(desk.far / "scratch")
     first = desk.call("run", "modal_app.py::run_benchmark")
     assert first.returncode == 0, first.stderr
     assert "ndcg_at_10" in first.stdout

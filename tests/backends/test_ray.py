@@ -200,7 +200,8 @@ def test_a_run_scores_the_same_on_a_cluster(
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(small_run.recipe))
     line = ["run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path), "--on", f"ray:{cluster}?workers=2"]
-    shown = forked.run(["-m", "ranksaga", *line], env={**os.environ, "RANKSAGA_HOME": str(tmp_path / "home")})
+    home = small_run.new_home(tmp_path / "home")
+    shown = forked.run(["-m", "ranksaga", *line], env={**os.environ, "RANKSAGA_HOME": str(home)})
     assert shown.returncode == 0, shown.stderr
     local, far = small_run.scores(small_run.folder), small_run.scores(tmp_path / "tiny")
     assert local.keys() == far.keys()

@@ -20,12 +20,11 @@ from ranksaga.backends.torchrun import _cause, parse_count
 from ranksaga.errors import UsageError
 
 
-def start(forked: SimpleNamespace, root: Path, recipe: Any, out: str, on: str) -> Any:
+def start(forked: SimpleNamespace, root: Path, home: Path, recipe: Any, out: str, on: str) -> Any:
     (root / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     return forked.Program(
         ["-m", "ranksaga", "run", root / "tiny.yaml", "--out", root / out, "--on", on],
-        # A cache of its own, so that it encodes.
-        env={**os.environ, "RANKSAGA_HOME": str(root / f"home-{out}")},
+        env={**os.environ, "RANKSAGA_HOME": str(home)},
     )
 
 
@@ -49,7 +48,8 @@ def children(parent: int) -> list[int]:
 def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(
     forked: SimpleNamespace, tmp_path: Path, small_run: Any
 ) -> None:
-    lost = start(forked, tmp_path, small_run.recipe, "two", "torchrun:2")
+    home = small_run.new_home(tmp_path / "home")
+    lost = start(forked, tmp_path, home, small_run.recipe, "two", "torchrun:2")
     logs = tmp_path / "two" / "tiny" / "stages" / "train"
     while not any(log.read_text().count("\n") >= 6 for log in logs.glob("*/loss.jsonl")):
         assert lost.poll() is None, lost.communicate()[1]
@@ -64,7 +64,7 @@ def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(
     )
     assert [line for line in told.splitlines() if line.startswith("ranksaga: ")] == told.strip().splitlines()[-1:]
 
-    again = start(forked, tmp_path, small_run.recipe, "two", "torchrun:2")
+    again = start(forked, tmp_path, home, small_run.recipe, "two", "torchrun:2")
     shown = again.communicate()
     assert again.returncode == 0, shown[1]
     assert "[baseline] python:stdlib?limit=150 (done before)" in shown[1]
