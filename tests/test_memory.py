@@ -25,7 +25,7 @@ def faults():
 def held():
     with open("/proc/self/statm") as stream:
         return int(stream.read().split()[1]) * resource.getpagesize() / 2**20
-for _ in range(8): faults()
+for _ in range(3): faults()
 print(faults())
 kept = held()
 return_memory()
@@ -34,7 +34,7 @@ print(kept - held())
 
 
 def passes(**settings: str) -> tuple[int, float]:
-    """Faults of the ninth pass, and the MiB given back at the end."""
+    """Faults of the fourth pass, and the MiB given back at the end."""
     plain = {
         name: value for name, value in os.environ.items() if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"
     }

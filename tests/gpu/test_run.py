@@ -23,8 +23,8 @@ TRAINING: dict[str, Any] = {
     "v1": {**SHORT, "method": "labelled", "merge_weights": [1.0]},
     "v2": {**SHORT, "method": "labelled", "hard_negatives": 1, "lora": LORA, "merge_weights": [0.5]},
     "best": {
-        "epochs": 2,
-        "max_steps": 4,
+        "epochs": 1,
+        "max_steps": 2,
         "merge_weights": [0.5, 1.0],
         "documents": {"weights": [0.0, 0.5]},
         "distillation": {"pseudo_queries": 64, "queries": 4, "labelled": 4, "documents": 4},
@@ -75,8 +75,8 @@ def run(
         {
             "name": "tiny",
             "model": str(model),
-            "datasets": datasets[:2],
-            "guards": datasets[2:],
+            "datasets": datasets[:-1],
+            "guards": datasets[-1:],
             "precision": precision,
             "max_length": 24,
             "folds": 2,
@@ -106,7 +106,9 @@ def table(folder: Path) -> list[dict[str, str]]:
 def test_best_runs_in_half_precision(
     gpu: Any, tiny_folder: Path, datasets: list[str], tmp_path: Path, precision: str
 ) -> None:
-    folder = run(tiny_folder, datasets, tmp_path / "run", precision, ("best",), stop=SCORE.name)
+    crossed = 1  # folds are trained and scored as the shipped model is
+    one_view = [name for place, name in enumerate(datasets) if place != crossed]
+    folder = run(tiny_folder, one_view, tmp_path / "run", precision, ("best",), stop=SCORE.name)
     chosen = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("stages/select/*/choice.json")]
     assert chosen
     assert all(one["weight"] == 1.0 and one["document_weight"] == 0.5 for one in chosen)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -191,6 +191,6 @@ def test_an_epoch_of_nfcorpus_size_is_planned_quickly() -> None:
     source = of_pairs("nf", [(int(q), int(d)) for q, d in rows])
     made = make([source], batch_size=32)
     assert source.known  # not part of the planning
-    start = perf_counter()
+    start = process_time()  # of this process: others may be at work beside it
     made.get(0, 0)
-    assert perf_counter() - start < 5.0  # 0.6 s on a free core
+    assert process_time() - start < 5.0  # 0.6 s on a free core

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,16 +27,8 @@ def alone(small: SimpleNamespace, tiny_folder: Path, tmp_path_factory: pytest.Te
     return folder
 
 
-def start(model: Path, folder: Path, pause: float = 0.0) -> list[subprocess.Popen[bytes]]:
-    return [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(model), str(folder), str(pause), str(rank), "2"],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for rank in range(2)
-    ]
+def start(forked: SimpleNamespace, model: Path, folder: Path, pause: float = 0.0) -> list[Any]:
+    return [forked.Program([PROGRAM, model, folder, pause, rank, 2]) for rank in range(2)]
 
 
 def curve(folder: Path) -> list[float]:
@@ -54,9 +44,9 @@ def assert_alike(folder: Path, expected: Path) -> None:
             np.testing.assert_allclose(ours[name], weights, atol=1e-4, err_msg=name)
 
 
-def test_two_processes_train_as_one(tiny_folder: Path, alone: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(forked: SimpleNamespace, tiny_folder: Path, alone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert [process.wait(200) for process in start(tiny_folder, folder)] == [0, 0]
+    assert [process.wait(200) for process in start(forked, tiny_folder, folder)] == [0, 0]
     assert_alike(folder, alone)
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in alone.iterdir())
     # The other rank wrote nothing and ends in the very weights of the first.
@@ -66,10 +56,15 @@ def test_two_processes_train_as_one(tiny_folder: Path, alone: Path, tmp_path: Pa
 
 
 def test_a_rank_that_is_killed_ends_the_other_and_one_process_goes_on(
-    small: SimpleNamespace, tiny_folder: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    forked: SimpleNamespace,
+    small: SimpleNamespace,
+    tiny_folder: Path,
+    alone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "run"
-    first, other = start(tiny_folder, folder, pause=0.05)
+    first, other = start(forked, tiny_folder, folder, pause=0.05)
     deadline = time.monotonic() + 200
     log = folder / "loss.jsonl"
     while not log.exists() or log.read_text().count("\n") < 6:
