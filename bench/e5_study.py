@@ -1,4 +1,4 @@
-"""`ranksaga estimate` for studies/e5-beir.yaml on rented cards, on a machine that has neither its data nor its
+"""`ranksaga estimate` for studies/first-study.yaml on rented cards, on a machine that has neither its data nor its
 model: sets of the catalogue's sizes and a random model of E5-base's shape stand in for them.
 
 RANKSAGA_DATASETS=<folder of the collections> python bench/e5_study.py [--gpu A10G]
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from common import data_folder, model_folder
 
-RECIPE = Path(__file__).parents[1] / "studies" / "e5-beir.yaml"
+RECIPE = Path(__file__).parents[1] / "studies" / "first-study.yaml"
 REAL = ("scifact", "nfcorpus")
 # Mean words of a query and of a document (Thakur et al. 2021, table 1).
 WORDS = {"scidocs": (9.38, 176.19), "quora": (9.53, 11.44), "fiqa": (10.77, 132.32), "arguana": (192.98, 166.80)}

@@ -11,7 +11,7 @@ from ranksaga.errors import RankSagaError
 
 HERE = Path(__file__).resolve().parent
 # RANKSAGA_STUDY names another recipe, to try the whole workflow on something small.
-RECIPE = Path(os.environ.get("RANKSAGA_STUDY", HERE.parent / "studies" / "e5-beir.yaml"))
+RECIPE = Path(os.environ.get("RANKSAGA_STUDY", HERE.parent / "studies" / "first-study.yaml"))
 try:
     STUDY = load_recipe(RECIPE)
 except RankSagaError as error:

@@ -25,7 +25,7 @@ def faults():
 def held():
     with open("/proc/self/statm") as stream:
         return int(stream.read().split()[1]) * resource.getpagesize() / 2**20
-for _ in range(3): faults()
+for _ in range(8): faults()
 print(faults())
 kept = held()
 return_memory()

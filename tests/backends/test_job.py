@@ -20,7 +20,7 @@ from ranksaga.run.pipeline import Outcome
 
 
 def all_errors() -> list[type[RankSagaError]]:
-    return [getattr(errors, name) for name in errors.__all__]
+    return [kind for kind in (getattr(errors, name) for name in errors.__all__) if isinstance(kind, type)]
 
 
 def folder_of(path: Path) -> Path:

@@ -314,6 +314,8 @@ DEPENDENT: Mapping[str, set[str]] = {
     "statistics.ROUNDS": COMPARE,
     "statistics.ALPHA": COMPARE,
     "statistics.POWER": COMPARE,
+    "statistics.FEWEST_QUERIES": COMPARE,
+    "results.RESOLUTION_PCT": COMPARE,
     "comparison.TESTED": COMPARE,
 }
 # Constants that are no part of an id, by the reason.
@@ -341,7 +343,8 @@ INDEPENDENT: Mapping[str, str] = {
     ),
     "of checks, downloads, messages, and of what is no stage": (
         "beir_parser._MAX_GRADE download._ATTEMPTS download._PAUSE download._TIMEOUT download._BLOCK "
-        "download._MAX_RATIO download._RATIO_FLOOR weight_checks.SHOWN searcher.DEPTH_FACTOR "
+        "download._MAX_RATIO download._RATIO_FLOOR download._LARGEST download._LONGEST download._RESERVE "
+        "hub._MAX_RATIO hub._RATIO_FLOOR resolve._LONGEST weight_checks.SHOWN searcher.DEPTH_FACTOR "
         "searcher.LEAST_DEPTH audit.EXAMPLES importer.EXAMPLES document_tokens.BATCH "
         "document_tokens.SAMPLE chat.ATTEMPTS chat.TIMEOUT chat.PAUSE chat.LONGEST_PAUSE "
         "generated_queries.LONGEST_DOCUMENT generated_queries.LONGEST_QUERY "

@@ -91,7 +91,7 @@ def test_all_files_of_a_run_are_there(finished: tuple[Path, Outcome]) -> None:
         "model/README.md",
     ):
         assert (folder / name).is_file(), name
-    systems = {"baseline", "bm25", "baseline_hybrid", "v1", "best", "hybrid"}
+    systems = {"baseline", "bm25", "baseline_hybrid", "plain", "best", "hybrid"}
     assert len(list((folder / "rankings").glob("*.trec"))) == 18  # 6 systems on 3 datasets
     assert {path.name for path in (folder / "per_query").iterdir()} == systems
     assert {path.name for path in (folder / "results").iterdir()} == {

@@ -171,6 +171,8 @@ def test_a_tiny_guard_is_scored(queries: int, model: str, build: Build, tmp_path
 
 @pytest.mark.slow
 def test_of_two_systems_the_named_one_ships(model: str, build: Build, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
     from ranksaga.encode.weight_files import load_weights
 
     systems = {"first": {**PLAIN, "learning_rate": 1e-2}, "second": {"like": "first", "learning_rate": 1e-3}}
@@ -178,11 +180,13 @@ def test_of_two_systems_the_named_one_ships(model: str, build: Build, tmp_path: 
     one = Recipe.model_validate({"model": model, "datasets": [data], "systems": systems, "ships": "first"})
     outcome, _ = run(one, tmp_path / "run")
     assert list(outcome.summary["systems"]) == ["bm25", "baseline_hybrid", "first", "hybrid", "second"]
+    (compared,) = (tmp_path / "run/stages/compare").glob("*/comparison.json")
+    assert json.loads(compared.read_text())["answer"]["model"] == "first"
     chosen = {
         json.loads(marker.read_text())["label"]: load_weights(marker.parent / "model.safetensors")
         for marker in (tmp_path / "run/stages/select").glob("*/done.json")
     }
-    shipped = load_weights(next((tmp_path / "run/model").rglob("model.safetensors")))
+    shipped = load_file(next((tmp_path / "run/model").rglob("model.safetensors")))
     (name,) = (name for name in shipped if name.endswith("word_embeddings.weight"))
     (long,) = (long for long in chosen["first shipped"] if long.endswith(name))
     assert shipped[name].equal(chosen["first shipped"][long])

