@@ -23,7 +23,7 @@ from common import (
 
 def benchmark() -> dict[str, float]:
     """``ranksaga benchmark`` without its printing; RANKSAGA_HOME decides whether vectors are known already."""
-    from ranksaga.run.single import benchmark_model
+    from ranksaga.run.model_results import benchmark_model
 
     folders = [str(data_folder(name)) for name in SETS]
     found = benchmark_model(model_folder(), folders, split="test", precision="auto", max_length=None, out=None)

@@ -141,9 +141,9 @@ def encode(width: int, seconds: float = 8.0) -> dict[str, Any]:
     from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import BertConfig, BertModel
 
+    from ranksaga.encode.batch_layout import Packed
     from ranksaga.encode.flops import transformer_flops
     from ranksaga.encode.fused_encoding import fuse
-    from ranksaga.encode.layout import Packed
     from ranksaga.encode.precision import choose_precision
 
     name, layers, hidden, between, heads = MODELS[width]
@@ -209,7 +209,7 @@ def sizes() -> Iterator[str]:
 def encoding(measured: dict[str, Any]) -> Iterator[str]:
     """Time and money of reading a corpus once."""
     from ranksaga.estimate.machines import UTILISATION
-    from ranksaga.run.gpus import find_gpu
+    from ranksaga.run.gpu_prices import find_gpu
 
     yield f"| corpus | model | tokens | here | {' | '.join(f'one {name}' for name in CARDS)} |"
     yield "|---|---|---|---|" + "---|" * len(CARDS)
@@ -245,7 +245,7 @@ def searching(measured: dict[str, Any]) -> Iterator[str]:
 
 def serving(measured: dict[str, Any]) -> Iterator[str]:
     """Exact search of one query: every vector is read for it."""
-    from ranksaga.run.gpus import find_gpu
+    from ranksaga.run.gpu_prices import find_gpu
 
     rate = measured["one_query"]["documents_per_second"]
     yield f"| corpus | here, fp32 in memory | {' | '.join(f'{name}, fp16 in its memory' for name in CARDS)} |"

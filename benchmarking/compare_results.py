@@ -23,7 +23,7 @@ def main() -> int:
             from ranksaga.backends.base import collect
 
             collect(config.STUDY.name, config.RUN)
-        from ranksaga.run.figures import report_from_values
+        from ranksaga.run.report_from_values import report_from_values
 
         table = report_from_values(config.RUN, config.RESULTS)
     except RankSagaError as error:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ranksaga.data.resolve import load_dataset
     from ranksaga.encode.encoder import Encoder, load_encoder
     from ranksaga.retrieve.searcher import Searcher
+    from ranksaga.run.model_results import benchmark_model, compare_results
     from ranksaga.run.pipeline import run_recipe
-    from ranksaga.run.single import benchmark_model, compare_results
 
 __version__ = "0.1.0"
 
@@ -38,8 +38,8 @@ _MODULES = {
     "Encoder": "ranksaga.encode.encoder",
     "Recipe": "ranksaga.config.recipe",
     "Searcher": "ranksaga.retrieve.searcher",
-    "benchmark_model": "ranksaga.run.single",
-    "compare_results": "ranksaga.run.single",
+    "benchmark_model": "ranksaga.run.model_results",
+    "compare_results": "ranksaga.run.model_results",
     "load_dataset": "ranksaga.data.resolve",
     "load_encoder": "ranksaga.encode.encoder",
     "load_recipe": "ranksaga.config.load",

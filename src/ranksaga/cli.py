@@ -192,7 +192,7 @@ def benchmark(
 ) -> None:
     """Score a model on datasets: nDCG, MAP, recall, precision and MRR."""
     from ranksaga.run.console import Terminal
-    from ranksaga.run.single import benchmark_model
+    from ranksaga.run.model_results import benchmark_model
 
     if precision not in ("auto", "fp32", "bf16", "fp16"):
         raise UsageError(f"--precision {precision}: expected auto, fp32, bf16 or fp16")
@@ -237,7 +237,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two measured models, query by query, with significance tests."""
-    from ranksaga.run.single import compare_results
+    from ranksaga.run.model_results import compare_results
 
     limit = _percentage(max_loss) if max_loss is not None else None
     compared = compare_results(baseline, candidate)
@@ -300,7 +300,7 @@ def estimate(
 ) -> None:
     """Say what a run will take, in time and money per stage, without running it."""
     from ranksaga.config.load import load_recipe
-    from ranksaga.run.gpus import find_gpu, parse_price
+    from ranksaga.run.gpu_prices import find_gpu, parse_price
 
     resolved = load_recipe(recipe, set_ or [])
     hourly = parse_price(price, "--price") if price is not None else None
@@ -425,7 +425,7 @@ def datasets_check(
 
     findings = check_beir(path)
     if model is not None and not any(finding.level == "error" for finding in findings):
-        from ranksaga.run.single import check_lengths
+        from ranksaga.run.model_results import check_lengths
 
         findings += check_lengths(model, path)
     if as_json:

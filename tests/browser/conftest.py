@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ranksaga.compare.answer import answer_of
 from ranksaga.compare.comparison import compare
+from ranksaga.compare.recommendation import answer_of
 from ranksaga.compare.results import QueryGroup
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.report.data import CurvePoint, Facts, ReportData, Selection

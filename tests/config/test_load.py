@@ -9,7 +9,8 @@ import pytest
 
 from ranksaga.config.load import load_recipe
 from ranksaga.config.presets import PRESETS
-from ranksaga.config.recipe import QUICKSTART, Recipe, dump_recipe
+from ranksaga.config.quickstart import QUICKSTART
+from ranksaga.config.recipe import Recipe, dump_recipe
 from ranksaga.errors import RecipeError
 
 

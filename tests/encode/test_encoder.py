@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ranksaga.encode.cuts import alike, by_budget
+from ranksaga.encode.batching import alike, by_budget
 from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.engine import LocalWorkers
 from ranksaga.encode.models import locate, revision_of

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ranksaga.encode.batch_layout import Packed
 from ranksaga.encode.encoder import load_encoder
 from ranksaga.encode.fused_encoding import FusedTransformer, fuse
-from ranksaga.encode.layout import Packed
 from ranksaga.kernels.available import compiled_kernels
 
 SHAPE = {

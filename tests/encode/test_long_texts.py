@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ranksaga.encode.reading import CHARACTERS, tokenised
+from ranksaga.encode.text_input import CHARACTERS, tokenised
 
 LIMIT = 24
 WORDS = [

@@ -26,11 +26,11 @@ from ranksaga.estimate.tokens import Shape, TokenCounter, shape_of
 from ranksaga.estimate.workload import Load, trainings, workload
 from ranksaga.run.console import Silent
 from ranksaga.run.context import Context
-from ranksaga.run.gpus import Gpu
+from ranksaga.run.gpu_prices import Gpu
 from ranksaga.run.plan import draw_plan
 from ranksaga.run.stages.train import DocumentsPhase
 from ranksaga.run.store import Store
-from ranksaga.train.embed import Pass
+from ranksaga.train.embed import MicroBatch
 
 HELPERS = Path(__file__).parents[1] / "train" / "tiny_training.py"
 
@@ -248,7 +248,7 @@ def test_queries_are_not_padded_to_documents_where_they_share_a_tower() -> None:
 
     def load(towers: Any, *places: int) -> Load:
         parts = [
-            Pass(tower, (0, 1), (np.zeros(size, dtype=np.int32),) * 2, 2 * size)
+            MicroBatch(tower, (0, 1), (np.zeros(size, dtype=np.int32),) * 2, 2 * size)
             for tower, size in zip(places, (3, 10), strict=True)
         ]
         settings = DocumentsPhase() if towers == "document" else Distilled(towers=towers)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import DataError
 from ranksaga.evaluate.metrics import CUTOFFS, evaluate
-from ranksaga.retrieve.order import decode_keys, encode_keys, take_best
 from ranksaga.retrieve.rankings import Rankings, tie_order
+from ranksaga.retrieve.sort_keys import decode_keys, encode_keys, take_best
 
 
 def dataset(queries: int, documents: int, triples: list[tuple[int, int, int]]) -> Dataset:

@@ -11,7 +11,7 @@ import torch
 
 from ranksaga.encode.attention import without_cudnn_attention
 from ranksaga.encode.engine import Engine
-from ranksaga.encode.reading import Reading
+from ranksaga.encode.text_input import TextInput
 from ranksaga.train.embed import Embedder
 
 
@@ -35,7 +35,7 @@ def test_encoding_and_training_on_a_gpu_ask_cudnn_for_nothing(
     gpu: Any, small: SimpleNamespace, tiny_folder: Path, asked: list[bool], device: str
 ) -> None:
     model = small.load(tiny_folder).to(device)
-    Engine(model, "fp32", "cosine", Reading(max_length=32))([[2, 5, 6, 3], [2, 5, 3]])
+    Engine(model, "fp32", "cosine", TextInput(max_length=32))([[2, 5, 6, 3], [2, 5, 3]])
     count = len(asked)
     embedder = Embedder(model, ("", ""), max_length=32, precision="fp32")
     for part in embedder.passes(["word1 word2"], ["word3"]):

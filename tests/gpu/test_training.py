@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from ranksaga.config.training import Labelled
-from ranksaga.encode.budget import kept_bytes
+from ranksaga.encode.memory_budget import kept_bytes
 from ranksaga.errors import StageError
 from ranksaga.train.batches import Bank, Batch
-from ranksaga.train.embed import Embedder, Pass
+from ranksaga.train.embed import Embedder, MicroBatch
+from ranksaga.train.process_group import ProcessGroup
 from ranksaga.train.step import Step
 from ranksaga.train.trainer import train
-from ranksaga.train.world import World
 
 
 def fit(
@@ -88,7 +88,7 @@ class OutOfMemory:
         self.failures = 0
         self._forward, self._fits, self._backward = embedder.forward, fits, backward
 
-    def __call__(self, embedder: Embedder, texts: Pass) -> torch.Tensor:
+    def __call__(self, embedder: Embedder, texts: MicroBatch) -> torch.Tensor:
         vectors = self._forward(embedder, texts)
         if len(texts.rows) * max(map(len, texts.tokens)) <= self._fits:
             return vectors
@@ -197,7 +197,7 @@ def test_padding_is_at_most_a_tenth_of_what_is_computed(gpu: Any, small: SimpleN
 def test_a_bank_is_sent_once(gpu: Any, small: SimpleNamespace, tiny_folder: Path) -> None:
     model = small.load(tiny_folder).to("cuda").eval()
     embedder = Embedder(model, ("", ""), max_length=32, precision="fp32")
-    step = Step(model, embedder, Labelled(), 3, 0, World())
+    step = Step(model, embedder, Labelled(), 3, 0, ProcessGroup())
     rng = np.random.default_rng(0)
     documents = rng.standard_normal((500, 32)).astype(np.float32)
     documents /= np.linalg.norm(documents, axis=1, keepdims=True)

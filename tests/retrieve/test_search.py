@@ -13,9 +13,9 @@ from ranksaga.data.self_hits import self_hits
 from ranksaga.errors import DataError, ModelError
 from ranksaga.retrieve import search as module
 from ranksaga.retrieve.best_documents import score_keys
-from ranksaga.retrieve.order import encode_keys
 from ranksaga.retrieve.rankings import Rankings, tie_order
 from ranksaga.retrieve.search import search
+from ranksaga.retrieve.sort_keys import encode_keys
 
 
 def blocks(documents: NDArray[np.float32], size: int) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -11,8 +11,8 @@ import pytest
 from ranksaga.config.recipe import Recipe
 from ranksaga.files import files_below
 from ranksaga.run.fingerprint import fingerprint
+from ranksaga.run.model_results import _Kept
 from ranksaga.run.pipeline import finished, is_finished
-from ranksaga.run.single import _Kept
 
 
 def in_place(file: Path) -> None:

@@ -18,8 +18,8 @@ from ranksaga.errors import UsageError
 from ranksaga.files import clear_parts
 from ranksaga.run.console import Silent
 from ranksaga.run.folder import LOCK, MARKER, check_results_folder, check_run_folder, held
+from ranksaga.run.model_results import benchmark_model
 from ranksaga.run.pipeline import run_recipe
-from ranksaga.run.single import benchmark_model
 
 
 def content(folder: Path) -> dict[str, str]:

@@ -29,7 +29,7 @@ from ranksaga.encode.encoder import EncoderSpec
 from ranksaga.encode.prompts import Prompts
 from ranksaga.files import hash_json
 from ranksaga.retrieve.rankings import Rankings
-from ranksaga.run import audit, flow
+from ranksaga.run import execute, leakage_audit
 from ranksaga.run.console import Silent
 from ranksaga.run.context import Context, RunDataset
 from ranksaga.run.stage import Inputs
@@ -118,7 +118,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(spec=spec)
 
     # No two queries are alike, whatever counts as a near-copy; to find that out takes most of the time.
-    monkeypatch.setattr(audit, "find_leaks", lambda *_: [])
+    monkeypatch.setattr(leakage_audit, "find_leaks", lambda *_: [])
     monkeypatch.setattr(splits, "near_copies", lambda *_: [])
     monkeypatch.setattr(select, "rankings_of", rankings)
     monkeypatch.setattr(score, "chosen_encoder", chosen)
@@ -126,7 +126,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ids(values: Mapping[str, Any] = VALUES) -> dict[str, set[str]]:
     store = Noted()
-    stages = [stage.name for stage, _ in flow.execute(Fake(Recipe.model_validate(values), store, Silent()))]
+    stages = [stage.name for stage, _ in execute.execute(Fake(Recipe.model_validate(values), store, Silent()))]
     assert stages == list(STAGES) == list(store.ids)
     return store.ids
 
@@ -290,10 +290,10 @@ DEPENDENT: Mapping[str, set[str]] = {
     "distill.ANCHOR": TRAIN,
     "distill.NEARBY": TRAIN,
     "distill.CANDIDATES": TRAIN,
-    "pseudo.WORDS": TRAIN,
-    "pseudo.WINDOW": TRAIN,
-    "pseudo.WINDOWED": TRAIN,
-    "pseudo.SENTENCES": TRAIN,
+    "pseudo_queries.WORDS": TRAIN,
+    "pseudo_queries.WINDOW": TRAIN,
+    "pseudo_queries.WINDOWED": TRAIN,
+    "pseudo_queries.SENTENCES": TRAIN,
     "step.CLIP": TRAIN,
     "step.DEFAULT_SCALE": TRAIN,
     "teacher.SHARPNESS": TRAIN,
@@ -321,38 +321,38 @@ DEPENDENT: Mapping[str, set[str]] = {
 # Constants that are no part of an id, by the reason.
 INDEPENDENT: Mapping[str, str] = {
     "how much is done at once, or kept": (
-        "leakage.BLOCK leakage.PAIRS_AT_ONCE budget.SHARE budget.WORKSPACE cache_folders.KEY_BYTES "
-        "cache_folders.FORMAT cache_folders.LIMIT_GB cuts.PRICE task_encoder.TOKEN_BUDGET "
+        "leakage.BLOCK leakage.PAIRS_AT_ONCE memory_budget.SHARE memory_budget.WORKSPACE cache_folders.KEY_BYTES "
+        "cache_folders.FORMAT cache_folders.LIMIT_GB batching.PRICE task_encoder.TOKEN_BUDGET "
         "task_encoder.TOKENIZE_CHUNK task_encoder.CACHE_CHUNK fingerprint.CHUNK fused_encoding.ROWS "
         "fused_encoding.STEP benchmark.BLOCK metrics._QUERIES_AT_ONCE hybrid._QUERIES_AT_ONCE blend.BLOCK "
-        "rough.MEMORY rough.ROOM rough.CHUNK search._TILE search._QUERIES_AT_ONCE search._MULTIPLE "
-        "search._LARGE search._SHALLOW statistics._CHUNK checkpoint.KEPT embed.TOKEN_BUDGET "
+        "rough_search.MEMORY rough_search.ROOM rough_search.CHUNK search._TILE search._QUERIES_AT_ONCE "
+        "search._MULTIPLE search._LARGE search._SHALLOW statistics._CHUNK checkpoint.KEPT embed.TOKEN_BUDGET "
         "embed.FUSED_BUDGET embed.WEIGHT_BYTES embed.SLACK step.CACHE_ABOVE losses.BANKS trainer.THREADS "
-        "world.BUCKET reading.CHARACTERS"
+        "process_group.BUCKET text_input.CHARACTERS"
     ),
     "its effect is in what is hashed: data, vectors' format, precision, settings": (
         "assemble.SHARES pairs._MAX_GRADE chunking._FILLED first_recipe.QUICK_DOCUMENTS "
         "first_recipe.QUICK_PSEUDO_QUERIES first_recipe.QUICK_QUERIES "
         "build._VERSION build._MIN_WORDS build._MAX_WORDS build._MIN_STATEMENTS build._TRAIN build._DEV "
-        "encoder.CLOSE fused_encoding.CLOSE layout.LENGTHS_PER_OCTAVE fingerprint.STEP precision.ENOUGH "
-        "precision.ROUNDS precision.BF16_SINCE precision.FP16_SINCE reading.UNLIMITED reading.PROBED_LENGTH"
+        "encoder.CLOSE fused_encoding.CLOSE batch_layout.LENGTHS_PER_OCTAVE fingerprint.STEP precision.ENOUGH "
+        "precision.ROUNDS precision.BF16_SINCE precision.FP16_SINCE text_input.UNLIMITED text_input.PROBED_LENGTH"
     ),
     "a stream of random draws or a mark: another one is other code": (
         "sources.PSEUDO batches.PLAN batches.BUILD distill.PURPOSE step.DROPOUT pairs.NO_DOCUMENT "
-        "order.NOTHING order._MAX_RANK results._ROUNDING statistics._ROUNDING languages._SPELLINGS store.FORMAT"
+        "sort_keys.NOTHING sort_keys._MAX_RANK results._ROUNDING statistics._ROUNDING languages._SPELLINGS store.FORMAT"
     ),
     "of checks, downloads, messages, and of what is no stage": (
         "beir_parser._MAX_GRADE download._ATTEMPTS download._PAUSE download._TIMEOUT download._BLOCK "
         "download._MAX_RATIO download._RATIO_FLOOR download._LARGEST download._LONGEST download._RESERVE "
         "hub._MAX_RATIO hub._RATIO_FLOOR resolve._LONGEST weight_checks.SHOWN searcher.DEPTH_FACTOR "
-        "searcher.LEAST_DEPTH audit.EXAMPLES importer.EXAMPLES document_tokens.BATCH "
+        "searcher.LEAST_DEPTH leakage_audit.EXAMPLES importer.EXAMPLES document_tokens.BATCH "
         "document_tokens.SAMPLE chat.ATTEMPTS chat.TIMEOUT chat.PAUSE chat.LONGEST_PAUSE "
         "generated_queries.LONGEST_DOCUMENT generated_queries.LONGEST_QUERY "
         "generated_queries.CHARACTERS_PER_TOKEN generated_queries.TOKENS_PER_QUERY hashed.NGRAM hashed.VERSION"
     ),
 }
 ROOMS = ("data", "encode", "retrieve", "evaluate", "train", "compare", "run")
-NOT_RUN = ("estimate", "probe", "workload", "tokens", "gpus")
+NOT_RUN = ("estimate", "probe", "workload", "tokens", "gpu_prices")
 
 
 def constants() -> dict[str, Any]:

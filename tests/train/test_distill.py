@@ -13,7 +13,7 @@ from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
 from ranksaga.errors import StageError
 from ranksaga.retrieve.lexical import LexicalIndex
 from ranksaga.train.distill import DistillationBatches
-from ranksaga.train.pseudo import PseudoQuery
+from ranksaga.train.pseudo_queries import PseudoQuery
 from ranksaga.train.teacher import Mix, Teacher
 
 TEXTS = ("red apple", "green apple", "blue sky", "grey sky", "old stone", "new stone")

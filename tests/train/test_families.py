@@ -18,7 +18,7 @@ from ranksaga.encode.towers import in_two_towers
 from ranksaga.retrieve.lexical import LexicalIndex
 from ranksaga.train.embed import Embedder
 from ranksaga.train.pairs import TrainingPairs
-from ranksaga.train.pseudo import PseudoQuery
+from ranksaga.train.pseudo_queries import PseudoQuery
 from ranksaga.train.teacher import Mix, Teacher
 from ranksaga.train.trainer import train
 

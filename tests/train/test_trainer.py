@@ -271,7 +271,7 @@ def a_teacher(width: int) -> Any:
     """Ten documents of words, taught by random vectors and BM25."""
     from ranksaga.data.dataset import Corpus, Dataset, Qrels, Queries
     from ranksaga.retrieve.lexical import LexicalIndex
-    from ranksaga.train.pseudo import PseudoQuery
+    from ranksaga.train.pseudo_queries import PseudoQuery
     from ranksaga.train.teacher import Mix, Teacher
 
     rng = np.random.default_rng(0)

@@ -24,7 +24,7 @@ from ranksaga.errors import RankSagaError, RecipeError
 from ranksaga.files import atomic_dir, read_json_if_sound, write_json
 from ranksaga.run.console import Terminal
 from ranksaga.run.folder import MODEL, check_owner, mark
-from ranksaga.run.gpus import PRICE_VARIABLE
+from ranksaga.run.gpu_prices import PRICE_VARIABLE
 from ranksaga.run.pipeline import Outcome, run_recipe
 from ranksaga.run.stages import BASELINE, REPORT
 
@@ -139,7 +139,7 @@ def perform(job: Job, save: Callable[[], None]) -> dict[str, Any]:
             outcome = run_recipe(recipe, folder, Saving(save), start=start, stop=job.stop, fresh=fresh)
             table = outcome.table
             if job.stop == BASELINE.name:
-                from ranksaga.run.figures import baseline_figures
+                from ranksaga.run.report_from_values import baseline_figures
 
                 table = baseline_figures(recipe, folder)
             if job.stop in (None, REPORT.name):

@@ -26,7 +26,7 @@ from ranksaga.errors import BackendError, RankSagaError, UsageError
 from ranksaga.files import atomic_open, read_json_if_sound, write_json
 from ranksaga.run.console import Terminal
 from ranksaga.run.folder import LOCK, MARKER, check_run_folder, mark
-from ranksaga.run.gpus import price_on
+from ranksaga.run.gpu_prices import price_on
 from ranksaga.run.pipeline import Outcome
 
 __all__ = ["APP", "GPU", "app", "collect", "detached_in_front", "execute", "parse_gpu", "run_on_modal"]

@@ -11,9 +11,10 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from ranksaga.config.earlier import GONE, in_todays_form
+from ranksaga.config.old_recipes import GONE, in_todays_form
 from ranksaga.config.presets import PRESETS, Misplaced, suggestion
-from ranksaga.config.recipe import QUICKSTART_VALUES, Recipe
+from ranksaga.config.quickstart import QUICKSTART_VALUES
+from ranksaga.config.recipe import Recipe
 from ranksaga.config.training import VARIANTS
 from ranksaga.errors import RecipeError
 from ranksaga.untrusted.escape import cut, shown

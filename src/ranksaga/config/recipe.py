@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ranksaga.config.earlier import in_todays_form
+from ranksaga.config.old_recipes import in_todays_form
 from ranksaga.config.presets import PRESETS, Misplaced, resolve_systems, suggestion
 from ranksaga.config.training import AnyTraining, Settings, Training
 from ranksaga.untrusted.yaml_input import dump_yaml
 
-__all__ = ["QUICKSTART", "QUICKSTART_VALUES", "Recipe", "dump_recipe"]
+__all__ = ["Recipe", "dump_recipe"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -85,29 +85,6 @@ class Recipe(Settings):
         if self.shipped not in self.systems:
             raise Misplaced(("ships",), f"there is no system {self.ships!r}; {suggestion(self.ships, self.systems)}")
         return self
-
-
-# Real text that nobody here wrote, on every machine, without a download. Sized for minutes on two cores without bf16.
-QUICKSTART_VALUES: Mapping[str, Any] = {
-    "name": "quickstart",
-    "datasets": [
-        "python:stdlib?limit=450",
-        "python:scipy?limit=400",
-        "python:sklearn?limit=400",
-        "python:transformers?limit=400",
-    ],
-    "max_length": 128,
-    "systems": {
-        "best": {
-            "epochs": 2,
-            "seeds": 1,
-            "distillation": {"pseudo_queries": 1500, "documents": 32},
-            "merge_weights": [0.5, 1.0],
-            "documents": {"weights": [0.0, 0.5]},
-        }
-    },
-}
-QUICKSTART = Recipe.model_validate(dict(QUICKSTART_VALUES))
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ranksaga.data.importing.chunking import Tokens
 from ranksaga.encode.encoder import Encoder
-from ranksaga.encode.reading import UNLIMITED, own_limit
+from ranksaga.encode.text_input import UNLIMITED, own_limit
 from ranksaga.encode.towers import DOCUMENT, towers
 from ranksaga.errors import ModelError, UsageError
 

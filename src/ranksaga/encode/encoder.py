@@ -20,10 +20,10 @@ from ranksaga.encode.identity import software
 from ranksaga.encode.models import assumed_pooling, load_model, locate, revision_of
 from ranksaga.encode.precision import choose_precision
 from ranksaga.encode.prompts import Prompts, find_prompts, name_hints
-from ranksaga.encode.reading import PROBES, UNLIMITED, limit_length, own_limit, reading_of, vocabulary_probes
 from ranksaga.encode.saving import note_dtypes, round_weights
-from ranksaga.encode.support import check_model, check_trainable, saved_folder
+from ranksaga.encode.supported_models import check_model, check_trainable, saved_folder
 from ranksaga.encode.task_encoder import TaskEncoder
+from ranksaga.encode.text_input import PROBES, UNLIMITED, limit_length, own_limit, text_input_of, vocabulary_probes
 from ranksaga.encode.towers import DOCUMENT, QUERY, towers
 from ranksaga.errors import ModelError, machine_error
 from ranksaga.files import hash_json
@@ -101,8 +101,8 @@ class Encoder:
         query, document = towers(model)
         prompts = spec.prompts
         readings = (
-            reading_of(model, query, QUERY, prompts.query, spec.max_length),
-            reading_of(model, document, DOCUMENT, prompts.document, spec.max_length),
+            text_input_of(model, query, QUERY, prompts.query, spec.max_length),
+            text_input_of(model, document, DOCUMENT, prompts.document, spec.max_length),
         )
         alike = document is query and readings[0].identity == readings[1].identity
         engine = Engine(query, spec.precision, spec.similarity, readings[0], pads=pads)
@@ -149,7 +149,7 @@ class Encoder:
         """Refuse a model that cannot be trained, in two towers or as it is.
 
         Raises:
-            ModelError: see :func:`ranksaga.encode.support.check_trainable`.
+            ModelError: see :func:`ranksaga.encode.supported_models.check_trainable`.
         """
         readings = self._query.reading, self._document.reading
         check_trainable(self.spec.model, self.model, readings, pads=self._pads, two_towers=two_towers)

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.attention import without_cudnn_attention
-from ranksaga.encode.budget import encoding_tokens
+from ranksaga.encode.batch_layout import Packed, padded_length
+from ranksaga.encode.device_copies import fetched, sent
 from ranksaga.encode.flops import ForwardFlops
 from ranksaga.encode.fused_encoding import FusedTransformer, fuse
-from ranksaga.encode.layout import Packed, padded_length
+from ranksaga.encode.memory_budget import encoding_tokens
 from ranksaga.encode.models import on_cpu, revision_of
-from ranksaga.encode.reading import Reading, Rows
+from ranksaga.encode.text_input import Rows, TextInput
 from ranksaga.encode.towers import arguments
-from ranksaga.encode.transfer import fetched, sent
 from ranksaga.errors import StageError, out_of_memory
 from ranksaga.files import hash_json
 from ranksaga.memory import keep_memory
@@ -50,12 +50,12 @@ class Engine:
         model: SentenceTransformer,
         precision: str,
         similarity: str,
-        reading: Reading | None = None,
+        reading: TextInput | None = None,
         *,
         pads: bool = True,
     ) -> None:
         self.model = model
-        self.reading = reading or Reading()
+        self.reading = reading or TextInput()
         self._precision = precision
         self._similarity = similarity
         self._pads = pads

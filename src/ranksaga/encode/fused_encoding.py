@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.layout import Packed
+from ranksaga.encode.batch_layout import Packed
 from ranksaga.kernels.available import compiled_kernels
 from ranksaga.kernels.compiled import Kernels
 

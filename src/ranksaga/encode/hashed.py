@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ranksaga.data.words import tokens
 from ranksaga.encode.encoder import EncoderSpec
 from ranksaga.encode.prompts import Prompts
-from ranksaga.encode.reading import UNLIMITED
+from ranksaga.encode.text_input import UNLIMITED
 from ranksaga.files import hash_json
 
 __all__ = ["HashEncoder"]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.reading import limit_length, own_limit
+from ranksaga.encode.text_input import limit_length, own_limit
 from ranksaga.encode.towers import DOCUMENT, QUERY, towers
 from ranksaga.encode.weight_files import floating_dtype
 from ranksaga.files import read_json, write_json

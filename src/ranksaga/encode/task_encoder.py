@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ranksaga.encode.batching import alike, by_budget, evenly
 from ranksaga.encode.cache import VectorCache
-from ranksaga.encode.cuts import alike, by_budget, evenly
 from ranksaga.encode.engine import Engine, Workers
 from ranksaga.encode.identity import software
-from ranksaga.encode.reading import Reading
+from ranksaga.encode.text_input import TextInput
 from ranksaga.files import hash_json
 from ranksaga.profile import timed
 
@@ -53,7 +53,7 @@ class TaskEncoder:
         workers: who runs the engine.
     """
 
-    def __init__(self, engine: Engine, reading: Reading, spec: EncoderSpec, cached: bool, workers: Workers) -> None:
+    def __init__(self, engine: Engine, reading: TextInput, spec: EncoderSpec, cached: bool, workers: Workers) -> None:
         self.reading = reading
         self._engine = engine
         self._spec = spec

@@ -30,7 +30,7 @@ from ranksaga.estimate.tokens import TokenCounter, shape_of
 from ranksaga.estimate.workload import Load, SharedTraining, Work, trainings, workload
 from ranksaga.run.console import Console
 from ranksaga.run.context import Context
-from ranksaga.run.gpus import Gpu, find_gpu, known_price, price_note
+from ranksaga.run.gpu_prices import Gpu, find_gpu, known_price, price_note
 from ranksaga.run.plan import draw_plan
 from ranksaga.run.preflight import check_plan
 from ranksaga.run.stages import BASELINE, DATA, REPORT, SCORE, SELECT, TRAIN

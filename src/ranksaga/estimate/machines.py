@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ranksaga.estimate.probe import Pace, Range, Steps
 from ranksaga.estimate.workload import Load
-from ranksaga.run.gpus import Gpu
+from ranksaga.run.gpu_prices import Gpu
 
 __all__ = ["HOST_ELSEWHERE", "UTILISATION", "RentedGpu", "ThisMachine"]
 

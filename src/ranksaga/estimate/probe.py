@@ -145,7 +145,7 @@ def sources_like(context: Context, training: SharedTraining) -> list[Any]:
 
 def _teacher_like(context: Context, training: SharedTraining, options: Distillation, member: RunDataset) -> Any:
     from ranksaga.retrieve.lexical import LexicalIndex
-    from ranksaga.train.pseudo import pseudo_queries
+    from ranksaga.train.pseudo_queries import pseudo_queries
     from ranksaga.train.teacher import UNCHOSEN, Mix, Teacher
 
     # The stream of the real one, so that the same pseudo-queries are drawn.

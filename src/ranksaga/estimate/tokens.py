@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.cuts import evenly
+from ranksaga.encode.batching import evenly
 from ranksaga.encode.encoder import Encoder
 from ranksaga.encode.flops import ForwardFlops
-from ranksaga.encode.reading import tokenised
+from ranksaga.encode.text_input import tokenised
 from ranksaga.encode.towers import towers
 
 __all__ = ["Shape", "TokenCounter", "shape_of"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ranksaga.compare.answer import Answer
+from ranksaga.compare.recommendation import Answer
 from ranksaga.compare.results import Comparison
 from ranksaga.data.leakage import LeakageFinding
 from ranksaga.report.drill_down import QueryDetail

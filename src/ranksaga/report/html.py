@@ -7,7 +7,11 @@ from typing import Any
 
 from ranksaga.compare.results import BASELINE_HYBRID, HYBRID, Comparison
 from ranksaga.data.leakage import LeakageFinding
-from ranksaga.report.answer import (
+from ranksaga.report.charts import bars_svg, change_svg, selection_svg
+from ranksaga.report.data import ReportData
+from ranksaga.report.drill_down import drill_down
+from ranksaga.report.markdown import RECALL, reading_notes
+from ranksaga.report.recommendation_text import (
     answer_sentences,
     answer_table,
     caution_text,
@@ -15,10 +19,6 @@ from ranksaga.report.answer import (
     light,
     shown_cautions,
 )
-from ranksaga.report.charts import bars_svg, change_svg, selection_svg
-from ranksaga.report.data import ReportData
-from ranksaga.report.drill_down import drill_down
-from ranksaga.report.markdown import RECALL, reading_notes
 from ranksaga.report.summary import headline_sentence, summary_table
 from ranksaga.report.tables import (
     Table,

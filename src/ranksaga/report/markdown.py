@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ranksaga.compare.results import BASELINE_HYBRID, HYBRID, Comparison
-from ranksaga.report.answer import answer_sentences, answer_table, caution_text, contrast_table, shown_cautions
 from ranksaga.report.data import ReportData
+from ranksaga.report.recommendation_text import (
+    answer_sentences,
+    answer_table,
+    caution_text,
+    contrast_table,
+    shown_cautions,
+)
 from ranksaga.report.summary import headline_sentence, summary_lines, summary_table
 from ranksaga.report.tables import (
     OUT_OF_FOLD,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.retrieve.order import NOTHING
+from ranksaga.retrieve.sort_keys import NOTHING
 
 if TYPE_CHECKING:
     import torch

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.retrieve.hybrid import WEIGHTS, fuse, normalised
-from ranksaga.retrieve.order import decode_keys, encode_keys, take_best
 from ranksaga.retrieve.rankings import Rankings
 from ranksaga.retrieve.search import search
+from ranksaga.retrieve.sort_keys import decode_keys, encode_keys, take_best
 
 __all__ = ["FEEDBACK_DOCUMENTS", "Blend", "DenseSide", "choose_blend", "hubness", "towards"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.errors import DataError
-from ranksaga.retrieve.order import decode_keys, encode_keys, take_best
 from ranksaga.retrieve.rankings import Rankings
+from ranksaga.retrieve.sort_keys import decode_keys, encode_keys, take_best
 
 __all__ = ["WEIGHTS", "fuse", "normalised"]
 

@@ -21,8 +21,8 @@ from ranksaga.data.self_hits import self_hits
 from ranksaga.data.words import is_lone_character
 from ranksaga.profile import timed
 from ranksaga.retrieve.languages import Analyzer
-from ranksaga.retrieve.order import NOTHING, decode_keys, encode_keys, take_best
 from ranksaga.retrieve.rankings import Rankings, tie_order
+from ranksaga.retrieve.sort_keys import NOTHING, decode_keys, encode_keys, take_best
 
 __all__ = ["LexicalIndex", "bm25_rankings"]
 

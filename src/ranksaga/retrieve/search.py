@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.transfer import sent
+from ranksaga.encode.device_copies import sent
 from ranksaga.errors import DataError, ModelError
 from ranksaga.kernels.available import compiled_kernels
 from ranksaga.profile import timed
 from ranksaga.retrieve.best_documents import BestDocuments
-from ranksaga.retrieve.order import decode_keys
 from ranksaga.retrieve.rankings import Rankings
-from ranksaga.retrieve.rough import best_keys
+from ranksaga.retrieve.rough_search import best_keys
+from ranksaga.retrieve.sort_keys import decode_keys
 
 if TYPE_CHECKING:
     import torch

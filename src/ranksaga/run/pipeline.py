@@ -33,7 +33,7 @@ from ranksaga.run.context import Context
 from ranksaga.run.costs import costs_json
 from ranksaga.run.fingerprint import fingerprint
 from ranksaga.run.folder import check_run_folder, held
-from ranksaga.run.gpus import known_price
+from ranksaga.run.gpu_prices import known_price
 from ranksaga.run.stage import Stage
 from ranksaga.run.stages import COMPARE, PIPELINE, REPORT, check_stages, stages_from
 from ranksaga.run.store import NOT_OUTPUTS, Entry, NotDone, Store, Survey
@@ -123,7 +123,7 @@ def _run_recipe(
 
 def _run(context: Context, folder: Path, stop: str) -> Outcome:
     """Run a recipe in a folder that is held."""
-    from ranksaga.run.flow import execute
+    from ranksaga.run.execute import execute
     from ranksaga.run.stages.compare import comparison_summary, comparison_table, read_answer, read_comparison
 
     began = time.perf_counter()
@@ -148,7 +148,7 @@ def _run(context: Context, folder: Path, stop: str) -> Outcome:
 
 def _publish(store: Store, report: Entry, folder: Path, shown: Mapping[str, Any], began: float) -> tuple[str, ...]:
     """Copy the report into the run's folder and write ``run.json``; the files that were copied."""
-    from ranksaga.run.shipping import publish
+    from ranksaga.run.shipped_model import publish
     from ranksaga.run.stages.report import RECORD
 
     published = publish(report.folder, folder, leave=(*NOT_OUTPUTS, RECORD))
@@ -169,7 +169,7 @@ def stages_done(recipe: Recipe, folder: Path) -> tuple[tuple[Stage, bool], ...]:
     done = 0
     names = [name for name in (*recipe.datasets, *recipe.guards) if not name.startswith(PREFIX)]
     if (folder / "stages").is_dir() and None not in map(locate, names):
-        from ranksaga.run.flow import execute
+        from ranksaga.run.execute import execute
 
         try:
             for _ in execute(Context(recipe, Survey(folder), Silent())):

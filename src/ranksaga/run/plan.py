@@ -14,8 +14,8 @@ from ranksaga.config.training import Distilled, Training
 from ranksaga.data.dataset import Qrels
 from ranksaga.data.leakage import LeakageFinding
 from ranksaga.data.splits import Split, find_near_copies, split_guard, split_trained, union
-from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context, RunDataset
+from ranksaga.run.leakage_audit import Audit
 from ranksaga.run.measure import judged_rows
 
 __all__ = ["SHIPPED", "Plan", "View", "draw_plan"]

@@ -8,8 +8,8 @@ from ranksaga.config.training import Labelled, Training
 from ranksaga.data.self_hits import count_self_hits, describe_self_hits
 from ranksaga.data.words import tokens
 from ranksaga.errors import DataError
-from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context, RunDataset
+from ranksaga.run.leakage_audit import Audit
 from ranksaga.run.plan import SHIPPED, Plan
 from ranksaga.run.stages import SPLITS
 

@@ -13,7 +13,8 @@ from ranksaga.encode.encoder import Encoder
 from ranksaga.evaluate.benchmark import Vectors
 from ranksaga.retrieve import blend
 from ranksaga.run.stages.baseline import bm25_constants
-from ranksaga.train import pseudo, teacher
+from ranksaga.train import pseudo_queries as pseudo
+from ranksaga.train import teacher
 
 if TYPE_CHECKING:
     from ranksaga.train.pairs import TrainingPairs

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ranksaga.encode.weight_files import load_weights_and_metadata, save_weights
 from ranksaga.errors import StageError
 from ranksaga.files import first_changed
-from ranksaga.train.world import World
+from ranksaga.train.process_group import ProcessGroup
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ def _pass_over(path: Path, reason: str) -> None:
 
 
 def share_state(
-    world: World, model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    world: ProcessGroup, model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> None:
     """Bring model, optimizer and scaler of every rank to the state of rank 0; only that one needs to see its files."""
     if world.size == 1:

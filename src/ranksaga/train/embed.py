@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.encode.attention import without_cudnn_attention
-from ranksaga.encode.budget import free_memory, kept_bytes
-from ranksaga.encode.cuts import evenly
+from ranksaga.encode.batch_layout import Packed
+from ranksaga.encode.batching import evenly
+from ranksaga.encode.device_copies import sent
 from ranksaga.encode.flops import ForwardFlops
-from ranksaga.encode.layout import Packed
-from ranksaga.encode.reading import reading_of
+from ranksaga.encode.memory_budget import free_memory, kept_bytes
+from ranksaga.encode.text_input import text_input_of
 from ranksaga.encode.towers import DOCUMENT, QUERY, arguments, towers
-from ranksaga.encode.transfer import sent
 from ranksaga.errors import StageError
 from ranksaga.train.fused_training import FusedTraining, fuse_training
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Embedder", "Pass", "deal"]
+__all__ = ["Embedder", "MicroBatch", "of_rank"]
 
 # Padded tokens that go through the model together. Texts are sorted by length, so on a CPU, where padding costs
 # time, small passes are the faster ones (32 functions of 33 to 256 tokens: 3.3 s instead of
@@ -44,7 +44,7 @@ SLACK = 1.1  # so that a batch for N ranks is cut into N passes, not into N and 
 
 
 @dataclass(frozen=True)
-class Pass:
+class MicroBatch:
     """Texts that go through a tower (0: queries, 1: documents) together.
 
     Attributes:
@@ -59,11 +59,11 @@ class Pass:
     tokens: tuple[NDArray[np.int32], ...]
     load: int
 
-    def halves(self) -> tuple[Pass, Pass]:
+    def halves(self) -> tuple[MicroBatch, MicroBatch]:
         """The shorter texts and the longer ones, padded; of a pass with two texts or more."""
         middle = len(self.rows) // 2
         first, second = (
-            Pass(
+            MicroBatch(
                 self.tower, self.rows[part], self.tokens[part], len(self.rows[part]) * max(map(len, self.tokens[part]))
             )
             for part in (slice(middle), slice(middle, None))
@@ -71,7 +71,7 @@ class Pass:
         return first, second
 
 
-def deal(passes: Sequence[Pass], rank: int, ranks: int) -> list[tuple[int, Pass]]:
+def of_rank(passes: Sequence[MicroBatch], rank: int, ranks: int) -> list[tuple[int, MicroBatch]]:
     """A rank's passes with their places in the batch: dealt so that every rank has about as many tokens."""
     loads = [0] * ranks
     mine = []
@@ -114,7 +114,7 @@ class Embedder:
         self._device = model.device
         self._towers = towers(model)
         self._readings = tuple(
-            reading_of(model, tower, task, prompt, max_length)
+            text_input_of(model, tower, task, prompt, max_length)
             for tower, task, prompt in zip(self._towers, (QUERY, DOCUMENT), prompts, strict=True)
         )
         # Texts of both kinds go through one model together unless it is told which they are.
@@ -144,7 +144,7 @@ class Embedder:
         """Length of a vector."""
         return int(self._towers[0].get_embedding_dimension() or 0)
 
-    def passes(self, queries: Sequence[str], documents: Sequence[str]) -> list[Pass]:
+    def passes(self, queries: Sequence[str], documents: Sequence[str]) -> list[MicroBatch]:
         """The texts of a batch (queries first) by tower, shortest first, cut into passes."""
         tokens = [*self._tokenise(0, queries), *self._tokenise(1, documents)]
         if self._together:
@@ -154,7 +154,7 @@ class Embedder:
             *self._cut(1, range(len(queries), len(tokens)), tokens),
         ]
 
-    def _cut(self, tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> list[Pass]:
+    def _cut(self, tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> list[MicroBatch]:
         order = sorted(rows, key=lambda row: len(tokens[row]))
         packs = self._fast(tower) is not None
         on_gpu = self._device.type == "cuda"
@@ -174,7 +174,7 @@ class Embedder:
                 cut[-1] = [*taken, row], load
             else:
                 cut.append(([row], len(tokens[row])))
-        return [Pass(tower, tuple(taken), tuple(tokens[row] for row in taken), load) for taken, load in cut]
+        return [MicroBatch(tower, tuple(taken), tuple(tokens[row] for row in taken), load) for taken, load in cut]
 
     def memory_budget(self) -> int:
         """Padded tokens of a pass with its graph that the GPU's memory holds; on a CPU the budget as it is.
@@ -190,7 +190,7 @@ class Embedder:
         tokens = np.zeros(longest, dtype=np.int32)
 
         def embed(tower: int, count: int) -> torch.Tensor:
-            return self.forward(Pass(tower, (0,) * count, (tokens,) * count, count * longest))
+            return self.forward(MicroBatch(tower, (0,) * count, (tokens,) * count, count * longest))
 
         try:
             kept = max(kept_bytes(partial(embed, tower), weights) for tower in range(len(set(self._towers))))
@@ -203,11 +203,11 @@ class Embedder:
         """The fused pass where it does the work. It knows no dropout, for which a module is put in training mode."""
         return None if self._towers[tower][0].training else self._fused[tower]
 
-    def flops(self, texts: Pass) -> float:
+    def flops(self, texts: MicroBatch) -> float:
         """Operations of the matrix products of one pass forward, padding not counted; backward takes twice as many."""
         return self._flops[texts.tower]([len(row) for row in texts.tokens])
 
-    def forward(self, texts: Pass) -> torch.Tensor:
+    def forward(self, texts: MicroBatch) -> torch.Tensor:
         """Vectors (n, d) of one pass."""
         import torch
 
@@ -241,6 +241,6 @@ class Embedder:
         return [known[text] for text in texts]
 
 
-def _pass(tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> Pass:
+def _pass(tower: int, rows: Sequence[int], tokens: Sequence[NDArray[np.int32]]) -> MicroBatch:
     """Rows, shortest first, padded to the last one."""
-    return Pass(tower, tuple(rows), tuple(tokens[row] for row in rows), len(rows) * len(tokens[rows[-1]]))
+    return MicroBatch(tower, tuple(rows), tuple(tokens[row] for row in rows), len(rows) * len(tokens[rows[-1]]))

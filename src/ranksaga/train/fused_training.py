@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ranksaga.encode.batch_layout import Packed
 from ranksaga.encode.fused_encoding import STEP, fuse, pack, position_pad
-from ranksaga.encode.layout import Packed
 from ranksaga.kernels.available import compiled_kernels
 from ranksaga.kernels.compiled import BLOCK, Kernels
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksaga.encode.transfer import sent
+from ranksaga.encode.device_copies import sent
 from ranksaga.train.batches import Bank, Batch
 
 if TYPE_CHECKING:

@@ -16,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.config.training import Training
+from ranksaga.encode.device_copies import fetched, sent
 from ranksaga.encode.towers import towers
-from ranksaga.encode.transfer import fetched, sent
 from ranksaga.errors import StageError, out_of_memory
 from ranksaga.profile import timed
 from ranksaga.train.batches import Batch
-from ranksaga.train.embed import Embedder, Pass, deal
+from ranksaga.train.embed import Embedder, MicroBatch, of_rank
 from ranksaga.train.losses import BatchLoss
-from ranksaga.train.world import World
+from ranksaga.train.process_group import ProcessGroup
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    _Made = tuple[int, Pass, torch.Tensor | None]
+    _Made = tuple[int, MicroBatch, torch.Tensor | None]
 
 T = TypeVar("T")
 
@@ -85,11 +85,11 @@ class Step:
         settings: Training,
         total: int,
         seed: int,
-        world: World,
+        world: ProcessGroup,
     ) -> None:
         import torch
 
-        self._world = world
+        self._process_group = world
         self._device = model.device
         self._embedder = embedder
         self._total = total
@@ -175,11 +175,11 @@ class Step:
 
         with timed("tokenise"):
             passes = self._embedder.passes(batch.queries, batch.documents)
-        mine = deal(passes, self._world.rank, self._world.size)
+        mine = of_rank(passes, self._process_group.rank, self._process_group.size)
         count = len(batch.queries) + len(batch.documents)
         vectors = torch.zeros(count, self._embedder.dimension, device=self._device)
         parts = self._until_it_fits(mine, lambda: self._forward(number, mine, vectors))
-        self._world.sum(vectors)
+        self._process_group.sum(vectors)
         with timed("loss"):
             loss = self._loss(vectors.requires_grad_(), batch)
             torch.autograd.backward(self.scaler.scale(loss))
@@ -192,10 +192,10 @@ class Step:
             self._carry_on(number, made or [(place, part, None) for place, part in self._fitting(mine)], gradient)
 
         self._until_it_fits(mine, carry_on)
-        self._world.sum_gradients(parameter for tower in self._trained for parameter in tower)
+        self._process_group.sum_gradients(parameter for tower in self._trained for parameter in tower)
         return loss.detach()
 
-    def _forward(self, number: int, mine: Sequence[tuple[int, Pass]], vectors: torch.Tensor) -> list[_Made]:
+    def _forward(self, number: int, mine: Sequence[tuple[int, MicroBatch]], vectors: torch.Tensor) -> list[_Made]:
         """Put the vectors of these passes into their rows; what was made, with its graph where all graphs fit."""
         import torch
 
@@ -222,7 +222,7 @@ class Step:
             with timed("backward", 2.0 * self._embedder.flops(part)):
                 torch.autograd.backward(embedded, gradient[self._rows(part)])
 
-    def _until_it_fits(self, mine: Sequence[tuple[int, Pass]], work: Callable[[], T]) -> T:
+    def _until_it_fits(self, mine: Sequence[tuple[int, MicroBatch]], work: Callable[[], T]) -> T:
         """Do it; where memory runs out, from the start, first without keeping graphs, then with smaller passes."""
         import torch
 
@@ -237,7 +237,7 @@ class Step:
             torch.cuda.empty_cache()
             self._take_less([part for _, part in self._fitting(mine)])
 
-    def _take_less(self, failed: Sequence[Pass]) -> None:
+    def _take_less(self, failed: Sequence[MicroBatch]) -> None:
         """Remember that these passes were too large.
 
         Raises:
@@ -254,7 +254,7 @@ class Step:
                 f"no memory on {self._device} to train on a text of {longest} tokens; set a smaller max_length"
             )
 
-    def _fitting(self, mine: Sequence[tuple[int, Pass]]) -> list[tuple[int, Pass]]:
+    def _fitting(self, mine: Sequence[tuple[int, MicroBatch]]) -> list[tuple[int, MicroBatch]]:
         """The passes, those too large for the memory in halves; each keeps the place of its whole."""
         fitting = []
         todo = list(reversed(mine))
@@ -267,10 +267,10 @@ class Step:
                 fitting.append((place, part))
         return fitting
 
-    def _rows(self, part: Pass) -> torch.Tensor:
+    def _rows(self, part: MicroBatch) -> torch.Tensor:
         return sent(np.array(part.rows, dtype=np.int64), self._device)
 
-    def _embed(self, number: int, place: int, part: Pass) -> torch.Tensor:
+    def _embed(self, number: int, place: int, part: MicroBatch) -> torch.Tensor:
         if self._drops:
             _seed_dropout(self._seed, number, place)
         return self._embedder.forward(part)

@@ -36,7 +36,7 @@ from ranksaga.retrieve.blend import FEEDBACK_DOCUMENTS, hubness, towards
 from ranksaga.retrieve.lexical import LexicalIndex
 from ranksaga.retrieve.rankings import tie_order
 from ranksaga.retrieve.search import search
-from ranksaga.train.pseudo import PseudoQuery, code_parts, sentences
+from ranksaga.train.pseudo_queries import PseudoQuery, code_parts, sentences
 
 __all__ = ["Mix", "Passages", "Teacher", "choose_mix", "passages_of"]
 

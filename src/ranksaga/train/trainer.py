@@ -31,10 +31,10 @@ from ranksaga.train.distill import DistillationBatches
 from ranksaga.train.embed import Embedder
 from ranksaga.train.lora import add_low_rank, merge_low_rank
 from ranksaga.train.pairs import TrainingPairs
+from ranksaga.train.process_group import ProcessGroup
 from ranksaga.train.step import Step, StepResult
 from ranksaga.train.teacher import Teacher
 from ranksaga.train.training_state import TrainingResult, TrainingState, epoch_path, read_finished, write_finished
-from ranksaga.train.world import World
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,7 @@ def train(
             "weights": _weights_hash(model),
         }
     )
-    world = World()
+    world = ProcessGroup()
     if (finished := world.on_rank_zero(lambda: read_finished(folder, identity))) is not None:
         model.load_state_dict(world.on_rank_zero(lambda: load_weights(finished.epochs[-1])))
         return finished

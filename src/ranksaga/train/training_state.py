@@ -19,7 +19,7 @@ from ranksaga.files import file_record, first_changed, read_checked_json, write_
 from ranksaga.train.batches import Batch
 from ranksaga.train.checkpoint import Position, restore_latest, save_checkpoint, share_state
 from ranksaga.train.lora import plain_state
-from ranksaga.train.world import World
+from ranksaga.train.process_group import ProcessGroup
 
 if TYPE_CHECKING:
     import torch
@@ -76,10 +76,10 @@ class TrainingState:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
-        world: World,
+        world: ProcessGroup,
     ) -> None:
         self._folder = folder
-        self._world = world
+        self._process_group = world
         self._state = (identity, model, optimizer, scaler)
         self.position = self._resumed = world.on_rank_zero(lambda: restore_latest(folder, *self._state))
         share_state(world, model, optimizer, scaler)
@@ -90,7 +90,7 @@ class TrainingState:
 
     def __enter__(self) -> TrainingState:
         self._log: IO[str] | None = None
-        if not self._world.leads:
+        if not self._process_group.leads:
             return self
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / LOG

@@ -12,7 +12,7 @@ from ranksaga.encode.encoder import Encoder, load_encoder
 from ranksaga.encode.towers import in_two_towers
 from ranksaga.files import write_json
 from ranksaga.run.plan import Plan
-from ranksaga.run.shipping import publish, write_shipped_model
+from ranksaga.run.shipped_model import publish, write_shipped_model
 from ranksaga.run.stages.score import System
 
 TEXTS = ["word1 word2", "word3"]

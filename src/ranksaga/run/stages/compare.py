@@ -13,11 +13,11 @@ import numpy as np
 
 from ranksaga.compare import comparison as rules
 from ranksaga.compare import results, statistics
-from ranksaga.compare.answer import Answer, Contrast, MeanChange, answer_of
 from ranksaga.compare.comparison import compare
+from ranksaga.compare.recommendation import Answer, Contrast, MeanChange, answer_of
 from ranksaga.compare.results import Comparison, ComparisonRow, GroupRow, Paired, QueryGroup
 from ranksaga.files import read_json, write_text
-from ranksaga.report.answer import answer_json, answer_lines, effect_text
+from ranksaga.report.recommendation_text import answer_json, answer_lines, effect_text
 from ranksaga.run.context import Context
 from ranksaga.run.plan import Plan
 from ranksaga.run.stage import Inputs, Summary

@@ -24,7 +24,7 @@ from ranksaga.run.environment import describe_environment
 from ranksaga.run.plan import SHIPPED, Plan
 from ranksaga.run.query_details import query_details
 from ranksaga.run.selection import qualifies, relative
-from ranksaga.run.shipping import write_shipped_model
+from ranksaga.run.shipped_model import write_shipped_model
 from ranksaga.run.stage import Inputs, Summary
 from ranksaga.run.stages import REPORT
 from ranksaga.run.stages.compare import read_answer, read_comparison

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ranksaga.data import leakage, splits
 from ranksaga.files import write_json
-from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context
+from ranksaga.run.leakage_audit import Audit
 from ranksaga.run.stage import Inputs, Summary
 from ranksaga.run.stages import SPLITS
 from ranksaga.run.store import Entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ranksaga.errors import UsageError
-from ranksaga.run.gpus import find_gpu, gpus, known_price, parse_price, price_note, price_on
+from ranksaga.run.gpu_prices import find_gpu, gpus, known_price, parse_price, price_note, price_on
 
 
 def test_an_hour_is_the_card_with_its_cores_and_memory() -> None:

@@ -13,14 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ranksaga.encode.layout import padded
+from ranksaga.encode.batch_layout import padded
 from ranksaga.encode.towers import arguments
 from ranksaga.errors import ModelError, machine_error
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["UNLIMITED", "Reading", "Rows", "limit_length", "own_limit", "reading_of", "tokenised", "vocabulary_probes"]
+__all__ = [
+    "UNLIMITED",
+    "Rows",
+    "TextInput",
+    "limit_length",
+    "own_limit",
+    "text_input_of",
+    "tokenised",
+    "vocabulary_probes",
+]
 
 Rows = Sequence[Any]  # a batch: token ids of each text, or the text
 
@@ -37,7 +46,7 @@ TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextInput:
     """How queries, or documents, are read.
 
     Attributes:
@@ -82,16 +91,16 @@ class Reading:
         return dict(model.preprocess(list(texts), prompt=self.prompt, task=self.task, **limit))
 
 
-def reading_of(
+def text_input_of(
     model: SentenceTransformer, tower: SentenceTransformer, task: str, prompt: str, max_length: int
-) -> Reading:
+) -> TextInput:
     """How ``tower``, that of the task in ``model``, reads.
 
     Raises:
         ModelError: sentence-transformers cannot read a text with this model.
     """
     max_length = min(max_length, own_limit(tower, task))
-    asked = Reading(task, prompt, max_length)
+    asked = TextInput(task, prompt, max_length)
     probes = [*PROBES, "a b " * (max_length // 2 + 8)] if max_length <= PROBED_LENGTH else [*PROBES]
     try:
         features = [asked._preprocess(model, tower, [text]) for text in probes]
@@ -112,7 +121,7 @@ def reading_of(
         identity.append([form, task, prompt])
     if tower.truncate_dim is not None:
         identity.append(["truncate_dim", tower.truncate_dim])
-    return Reading(task, prompt, max_length, form, given, tuple(identity))
+    return TextInput(task, prompt, max_length, form, given, tuple(identity))
 
 
 def vocabulary_probes(model: SentenceTransformer) -> list[str]:

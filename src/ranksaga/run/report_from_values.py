@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ranksaga.compare.answer import answer_of
 from ranksaga.compare.comparison import compare
+from ranksaga.compare.recommendation import answer_of
 from ranksaga.compare.results import BASELINE_HYBRID, HYBRID
 from ranksaga.config.load import load_recipe
 from ranksaga.config.recipe import Recipe

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from ranksaga.kernels.available import compiled_kernels
 from ranksaga.kernels.compiled import KINDS, Kernels
-from ranksaga.retrieve import rough
+from ranksaga.retrieve import rough_search
 from ranksaga.retrieve import search as module
-from ranksaga.retrieve.order import NOTHING, decode_keys
 from ranksaga.retrieve.rankings import Rankings, tie_order
-from ranksaga.retrieve.rough import best_keys
+from ranksaga.retrieve.rough_search import best_keys
 from ranksaga.retrieve.search import search
+from ranksaga.retrieve.sort_keys import NOTHING, decode_keys
 
 COUNT, WIDTH, DEPTH = 3001, 44, 40
 
@@ -36,7 +36,7 @@ def best_kernels() -> Kernels:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several groups of queries, and rooms that are full before the corpus is read."""
     for name, value in {"MEMORY": 8 * 20 * 144, "CHUNK": 7, "ROOM": (3, 128)}.items():
-        monkeypatch.setattr(rough, name, value)
+        monkeypatch.setattr(rough_search, name, value)
 
 
 def unit(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
@@ -97,7 +97,7 @@ def test_no_rough_score_is_further_off_than_the_bound() -> None:
     queries, documents = shapes("any length")
     exact = queries.astype(np.float64) @ documents.astype(np.float64).T
     scores = torch.from_numpy(queries).bfloat16().double() @ torch.from_numpy(documents).bfloat16().double().T
-    slack = rough._slack(queries, documents, best_kernels())
+    slack = rough_search._slack(queries, documents, best_kernels())
     errors = np.abs(scores.numpy() - exact).max(axis=1)
     assert (errors <= slack).all()
     assert (errors > slack / 20).all()  # and it says something
@@ -107,7 +107,7 @@ def test_candidates_ascend_and_none_that_matters_is_missing() -> None:
     queries, documents = shapes("crowded")
     kernels, own = best_kernels(), np.full(len(queries), -1)
     own[4] = 17
-    slack = rough._slack(queries, documents, kernels)
+    slack = rough_search._slack(queries, documents, kernels)
     found = kernels.scan(documents, queries, slack, own, depth=DEPTH, room=1024)
     exact = queries.astype(np.float64) @ documents.astype(np.float64).T
     exact[4, 17] = -np.inf

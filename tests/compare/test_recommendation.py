@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ranksaga.compare.answer import Answer, Caution, Contrast, MeanChange, answer_of, cautions, recommend
 from ranksaga.compare.comparison import compare
+from ranksaga.compare.recommendation import Answer, Caution, Contrast, MeanChange, answer_of, cautions, recommend
 from ranksaga.compare.results import Comparison, ComparisonRow, Verdict
 from ranksaga.evaluate.evaluation import Evaluation
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
-from ranksaga.compare.answer import Action, Answer, Caution, Contrast, MeanChange, cautions
+from ranksaga.compare.recommendation import Action, Answer, Caution, Contrast, MeanChange, cautions
 from ranksaga.compare.results import BASELINE, BASELINE_HYBRID, HYBRID, ComparisonRow
 from ranksaga.report.data import ReportData
 from ranksaga.report.tables import (

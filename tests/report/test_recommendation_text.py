@@ -7,14 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ranksaga.compare.answer import Answer, Caution, Contrast, MeanChange, answer_of
 from ranksaga.compare.comparison import compare
+from ranksaga.compare.recommendation import Answer, Caution, Contrast, MeanChange, answer_of
 from ranksaga.compare.results import Comparison
 from ranksaga.evaluate.evaluation import Evaluation
-from ranksaga.report.answer import answer_json, answer_lines, answer_sentences, answer_table, caution_text, light
 from ranksaga.report.data import ReportData
 from ranksaga.report.html import html_text
 from ranksaga.report.markdown import markdown_text
+from ranksaga.report.recommendation_text import (
+    answer_json,
+    answer_lines,
+    answer_sentences,
+    answer_table,
+    caution_text,
+    light,
+)
 from ranksaga.report.summary import summary_table
 
 METRIC = "ndcg_at_10"

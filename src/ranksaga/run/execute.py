@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
-from ranksaga.run.audit import Audit
 from ranksaga.run.context import Context
+from ranksaga.run.leakage_audit import Audit
 from ranksaga.run.plan import SHIPPED, Plan, View, draw_plan
 from ranksaga.run.preflight import check_plan, self_hits_note
 from ranksaga.run.stage import Stage

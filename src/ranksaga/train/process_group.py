@@ -13,13 +13,13 @@ from ranksaga.errors import RankSagaError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["World"]
+__all__ = ["ProcessGroup"]
 
 T = TypeVar("T")
 BUCKET = 1 << 24  # gradients that are summed at once
 
 
-class World:
+class ProcessGroup:
     """This process among those that train; rank 0 leads: it alone reads and writes files."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ranksaga.encode.layout import Packed, padded, padded_length
+from ranksaga.encode.batch_layout import Packed, padded, padded_length
 
 TOKENS = [[7, 8], [4, 5, 6], [9]]
 

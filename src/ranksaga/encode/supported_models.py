@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ranksaga.encode.reading import Reading
+from ranksaga.encode.text_input import TextInput
 from ranksaga.encode.towers import towers
 from ranksaga.errors import ModelError
 
@@ -57,7 +57,7 @@ def check_model(name: str, model: SentenceTransformer, folder: Path | None) -> N
 
 
 def check_trainable(
-    name: str, model: SentenceTransformer, readings: tuple[Reading, Reading], *, pads: bool, two_towers: bool
+    name: str, model: SentenceTransformer, readings: tuple[TextInput, TextInput], *, pads: bool, two_towers: bool
 ) -> None:
     """Refuse to train what could only be scored.
 

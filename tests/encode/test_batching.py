@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from ranksaga.encode.cuts import PRICE, evenly
+from ranksaga.encode.batching import PRICE, evenly
 
 
 def cost(lengths: list[int], cuts: list[tuple[int, int]]) -> float:

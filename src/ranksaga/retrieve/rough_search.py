@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranksaga.kernels.compiled import Candidates, Kernels
-from ranksaga.retrieve.order import NOTHING, encode_keys, take_best
+from ranksaga.retrieve.sort_keys import NOTHING, encode_keys, take_best
 
 __all__ = ["best_keys"]
 

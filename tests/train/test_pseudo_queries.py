@@ -9,7 +9,7 @@ import pytest
 
 from ranksaga.data.dataset import Corpus
 from ranksaga.data.words import word_count
-from ranksaga.train.pseudo import WINDOW, WORDS, PseudoQuery, pseudo_queries, sentences
+from ranksaga.train.pseudo_queries import WINDOW, WORDS, PseudoQuery, pseudo_queries, sentences
 from ranksaga.train.teacher import passages_of
 
 PROSE = (

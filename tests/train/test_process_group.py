@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ranksaga.encode.weight_files import load_weights
-from ranksaga.train.embed import Pass, deal
+from ranksaga.train.embed import MicroBatch, of_rank
 
 PROGRAM = Path(__file__).with_name("tiny_training.py")
 
@@ -80,10 +80,12 @@ def test_a_rank_that_is_killed_ends_the_other_and_one_process_goes_on(
 
 
 def test_passes_are_dealt_fairly_and_each_once() -> None:
-    passes = [Pass(0, (row,), (np.zeros(size, dtype=np.int32),), size) for row, size in enumerate([9, 1, 4, 4, 2, 8])]
-    hands = [deal(passes, rank, 3) for rank in range(3)]
+    passes = [
+        MicroBatch(0, (row,), (np.zeros(size, dtype=np.int32),), size) for row, size in enumerate([9, 1, 4, 4, 2, 8])
+    ]
+    hands = [of_rank(passes, rank, 3) for rank in range(3)]
     assert sorted(place for hand in hands for place, _ in hand) == list(range(6))
     assert all(passes[place] is part for hand in hands for place, part in hand)
     assert max(sum(part.load for _, part in hand) for hand in hands) == 10
-    assert [place for place, _ in deal(passes, 0, 1)] == list(range(6))
-    assert deal(passes[:1], 1, 2) == []
+    assert [place for place, _ in of_rank(passes, 0, 1)] == list(range(6))
+    assert of_rank(passes[:1], 1, 2) == []
