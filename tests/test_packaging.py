@@ -269,3 +269,26 @@ def test_a_study_is_found_by_its_earlier_path_too() -> None:
     for name, study in moved.items():
         recipe, link = ROOT / f"studies/{study}.yaml", ROOT / f"benchmarking/{name}.yaml"
         assert link.resolve() == recipe.resolve()
+
+
+def test_the_gate_for_workflows_fails_where_a_model_got_worse(tmp_path: Path) -> None:
+    """The action's own script, with a stand-in for the command that writes down what it was asked."""
+    steps = read_yaml(ROOT / "action.yml")["runs"]["steps"]
+    assert "-c" in steps[0]["run"].split()
+    inputs = {"BASELINE": "-a b", "CANDIDATE": "$(touch pwned)", "MAX_LOSS": "2%", "METRIC": "ndcg_at_10"}
+    assert set(steps[1]["env"]) == set(inputs)
+    assert "${{" not in steps[1]["run"]
+    program = tmp_path / "ranksaga"
+    program.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" > asked\necho table\nexit 3\n")
+    program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    for limit, given in (("2%", ["--max-loss=2%"]), ("", [])):
+        done = subprocess.run(
+            ["bash", "-e", "-c", steps[1]["run"]], cwd=tmp_path, env={**environment, **inputs, "MAX_LOSS": limit}
+        )
+        assert done.returncode == 3
+        asked = (tmp_path / "asked").read_text().splitlines()
+        gate = ["--fail-on-regression", "--metric", "ndcg_at_10", *given]
+        assert asked == ["compare", *gate, "--format", "markdown", "--", "-a b", "$(touch pwned)"]
+    assert (tmp_path / "summary").read_text() == "table\n" * 2
+    assert not (tmp_path / "pwned").exists()

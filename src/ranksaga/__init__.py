@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ranksaga.data.resolve import load_dataset
     from ranksaga.encode.encoder import Encoder, load_encoder
     from ranksaga.retrieve.searcher import Searcher
-    from ranksaga.run.model_results import benchmark_model, compare_results
+    from ranksaga.run.model_comparison import compare_results
+    from ranksaga.run.model_results import benchmark_model
     from ranksaga.run.pipeline import run_recipe
 
 __version__ = "0.1.0"
@@ -39,7 +40,7 @@ _MODULES = {
     "Recipe": "ranksaga.config.recipe",
     "Searcher": "ranksaga.retrieve.searcher",
     "benchmark_model": "ranksaga.run.model_results",
-    "compare_results": "ranksaga.run.model_results",
+    "compare_results": "ranksaga.run.model_comparison",
     "load_dataset": "ranksaga.data.resolve",
     "load_encoder": "ranksaga.encode.encoder",
     "load_recipe": "ranksaga.config.load",

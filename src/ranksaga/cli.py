@@ -220,8 +220,8 @@ def benchmark(
 
 @app.command()
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="Result folder of the first model (benchmark --out).")],
-    candidate: Annotated[Path, typer.Argument(help="Result folder of the second model.")],
+    baseline: Annotated[Path, typer.Argument(help="The first model: folder of benchmark --out, or a run.")],
+    candidate: Annotated[Path, typer.Argument(help="The second model, likewise.")],
     fail_on_regression: Annotated[
         bool,
         typer.Option("--fail-on-regression", help="Exit 3 where a dataset got significantly worse, or may have."),
@@ -234,24 +234,34 @@ def compare(
         str | None,
         typer.Option("--max-loss", metavar="PERCENT", help="Exit 3 where a dataset lost more, proven or not."),
     ] = None,
+    metric: Annotated[str, typer.Option("--metric", help="What is compared, such as recall_at_100.")] = "ndcg_at_10",
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help="text, json, markdown or junit.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare two measured models, query by query, with significance tests."""
-    from ranksaga.run.model_results import compare_results
+    from ranksaga.run.model_comparison import Limits, compare_results
 
-    limit = _percentage(max_loss) if max_loss is not None else None
-    compared = compare_results(baseline, candidate)
-    _echo(json.dumps(compared.rows, indent=2) if as_json else compared.table)
-    for remark in compared.remarks:
-        _echo(remark, err=as_json)
-    reasons = [*compared.unmatched, *([] if allow_other_settings else compared.settings)]
-    if compared.regressed:
-        worse = ", ".join(compared.regressed)
-        reasons.insert(0, f"significantly worse on {worse} (nDCG@10, Holm-corrected p < 0.05)")
-    if limit is not None and (lost := compared.lost_more(limit)):
-        reasons.insert(0, f"lost more than {limit:g}% on {', '.join(lost)}")
-    if (fail_on_regression or limit is not None) and reasons:
-        raise RegressionError("; ".join(reasons))
+    form = form or ("json" if as_json else "text")
+    if form not in ("text", "json", "markdown", "junit"):
+        raise UsageError(f"--format {form}: expected text, json, markdown or junit")
+    limits = Limits(_percentage(max_loss) if max_loss is not None else None, allow_other_settings)
+    compared = compare_results(baseline, candidate, metric=metric)
+    if form == "json":
+        _echo(json.dumps(compared.as_json(), indent=2))
+    elif form == "junit":
+        _echo(compared.as_junit(limits))
+    else:
+        _echo(compared.as_text() if form == "text" else compared.as_markdown())
+    if form in ("json", "junit"):
+        for remark in compared.remarks:
+            _echo(remark, err=True)
+    failures = compared.failures(limits)
+    if (fail_on_regression or max_loss is not None) and failures:
+        raise RegressionError(
+            "; ".join(f"{name}: {reason}" if name else reason for name, why in failures.items() for reason in why)
+        )
 
 
 def _percentage(text: str) -> float:

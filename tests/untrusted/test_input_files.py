@@ -22,7 +22,7 @@ from ranksaga.errors import DataError, ModelError
 from ranksaga.evaluate.evaluation import Evaluation
 from ranksaga.evaluate.per_query import evaluation_json, evaluation_of, read_evaluations, write_evaluation
 from ranksaga.files import file_name, hash_json
-from ranksaga.run.model_results import compare_results
+from ranksaga.run.model_comparison import compare_results
 from ranksaga.untrusted import input_files
 from ranksaga.untrusted.input_files import bounded_lines, decoded, open_regular
 

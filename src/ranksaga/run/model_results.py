@@ -1,4 +1,4 @@
-"""One model at a time: benchmark it into files, and compare two such results."""
+"""One model at a time, benchmarked into files that :mod:`ranksaga.run.model_comparison` compares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import ranksaga
-from ranksaga.compare.comparison import compare
 from ranksaga.data.beir import read_beir
 from ranksaga.data.beir_files import Finding
 from ranksaga.data.beir_parser import split_of
@@ -22,30 +21,21 @@ from ranksaga.encode.document_tokens import cut_off
 from ranksaga.encode.encoder import EncoderSpec, load_encoder
 from ranksaga.encode.models import locate
 from ranksaga.encode.prompts import Prompts
-from ranksaga.errors import DataError
 from ranksaga.evaluate.benchmark import benchmark
 from ranksaga.evaluate.evaluation import Evaluation, Origin
 from ranksaga.evaluate.metrics import evaluate
-from ranksaga.evaluate.per_query import PER_QUERY, evaluation_json, evaluation_of, read_evaluations, write_evaluation
+from ranksaga.evaluate.per_query import PER_QUERY, evaluation_json, evaluation_of, write_evaluation
 from ranksaga.files import file_name, files_below, hash_file, hash_json, read_checked_json, write_checked_json
-from ranksaga.report.markdown import markdown_table
 from ranksaga.report.mteb import write_model_meta, write_task_result
-from ranksaga.report.tables import results_table
 from ranksaga.retrieve.trec import write_run
 from ranksaga.run.console import Console, Silent
 from ranksaga.run.folder import check_results_folder, held
 
-__all__ = ["Compared", "benchmark_model", "check_lengths", "compare_results"]
+__all__ = ["benchmark_model", "check_lengths"]
 
 logger = logging.getLogger(__name__)
 
 CODE = (".py", ".c", ".h")
-# What an encoder's facts call a setting, and a reader. Where a decisive one differs, a difference in figures may come
-# from it alone.
-DECISIVE = {"query": "the query prompt", "document": "the document prompt", "max_length": "the length in tokens"}
-# What a program is told of each dataset; ``ci_low`` and ``ci_high`` bound ``change``.
-SHOWN = ("dataset", "n_queries", "value", "change", "change_pct", "ci_low", "ci_high", "p", "p_holm", "verdict")
-NOTED = {"precision": "the precision", "similarity": "the similarity"}
 
 
 def benchmark_model(
@@ -163,112 +153,6 @@ def check_lengths(model: str, path: Path) -> list[Finding]:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Two result folders compared.
-
-    Attributes:
-        table: the figures as text.
-        rows: the same for programs.
-        regressed: datasets that got significantly worse.
-        unmatched: said of datasets that were measured with one of the two only; none if there are none.
-        settings: said of each prompt and length that differs between the two.
-        notes: said of what else differs, or cannot be checked.
-    """
-
-    table: str
-    rows: list[dict[str, Any]]
-    regressed: list[str]
-    unmatched: list[str]
-    settings: list[str]
-    notes: list[str]
-
-    def lost_more(self, percent: float) -> list[str]:
-        """Datasets that lost more than so many percent (beyond rounding), proven or not, and how much."""
-        changes = {str(row["dataset"]): row["change_pct"] for row in self.rows}
-        return [
-            f"{name} ({lost:+.1f}%)" for name, lost in changes.items() if lost is not None and lost < -percent - 1e-9
-        ]
-
-    @property
-    def too_few(self) -> list[str]:
-        """Said of datasets whose queries could miss a loss of 5%; none if there are none."""
-        small = [f"{row['dataset']} ({row['n_queries']} queries)" for row in self.rows if row["unresolved"]]
-        return [f"too few queries to see a loss of 5%: {', '.join(small)}"] if small else []
-
-    @property
-    def remarks(self) -> list[str]:
-        """All that a reader of the table has to know."""
-        return [*self.unmatched, *self.settings, *self.too_few, *self.notes]
-
-
-def compare_results(baseline: Path, candidate: Path) -> Compared:
-    """Compare two result folders query by query.
-
-    Raises:
-        DataError: a folder holds no per-query results or broken ones, or the two share no dataset, or measured
-            one on other corpora, queries, judgments or splits.
-    """
-    before, after = _read(baseline, "baseline"), _read(candidate, "candidate")
-    shared = [name for name in before if name in after]
-    if not shared:
-        raise DataError(
-            f"{baseline} and {candidate} share no dataset ({', '.join(before)} against {', '.join(after)}); "
-            "benchmark both models on the same datasets"
-        )
-    pairs = [(before[name], after[name]) for name in shared]
-    _refuse_other_data(pairs)
-    comparison = compare([one for one, _ in pairs], [other for _, other in pairs])
-    rows: list[dict[str, Any]] = [
-        {**{name: getattr(row, name) for name in SHOWN}, "unresolved": row.unresolved}
-        for row in comparison.rows
-        if row.metric == comparison.primary and row.system == "candidate"
-    ]
-    alone = sorted({*before, *after} - set(shared))
-    notes = _differing(pairs, NOTED)
-    if unknown := [one.dataset for one, other in pairs if one.origin is None or other.origin is None]:
-        notes.append(
-            "not recorded by the version that measured them, so it cannot be checked that data, prompts and length are "
-            f"the same: {', '.join(unknown)}"
-        )
-    return Compared(
-        table=markdown_table(results_table(comparison, comparison.primary)),
-        rows=rows,
-        regressed=[str(row["dataset"]) for row in rows if row["verdict"] == "regressed"],
-        unmatched=[f"not compared, measured with one of the two only: {', '.join(alone)}"] if alone else [],
-        settings=_differing(pairs, DECISIVE),
-        notes=notes,
-    )
-
-
-def _refuse_other_data(pairs: Sequence[tuple[Evaluation, Evaluation]]) -> None:
-    for one, other in pairs:
-        if one.origin and other.origin and one.origin.dataset != other.origin.dataset:
-            raise DataError(
-                f"{one.dataset}: the two were measured on other documents, queries or judgments (fingerprint "
-                f"{one.origin.dataset} against {other.origin.dataset}); benchmark both models on the same dataset"
-            )
-
-
-def _differing(pairs: Sequence[tuple[Evaluation, Evaluation]], settings: Mapping[str, str]) -> list[str]:
-    """One line for each of these settings and each two values of it, with the datasets that have them."""
-    found: dict[str, list[str]] = {}
-    for one, other in pairs:
-        if one.origin is None or other.origin is None or not one.origin.encoder or not other.origin.encoder:
-            continue
-        first, second = _flat(one.origin.encoder), _flat(other.origin.encoder)
-        for key, label in settings.items():
-            if first.get(key) != second.get(key):
-                line = f"{label} differs, {first.get(key)!r} against {second.get(key)!r}"
-                found.setdefault(line, []).append(one.dataset)
-    return [f"{line}: {', '.join(names)}" for line, names in found.items()]
-
-
-def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    prompts = facts.get("prompts")
-    return {**facts, **(prompts if isinstance(prompts, dict) else {})}
-
-
-@dataclass(frozen=True)
 class _Kept:
     """Evaluations that were made before by the same code from the same model files, in the cache folder.
 
@@ -315,10 +199,3 @@ def _encoder_text(evaluation: Evaluation) -> str:
     facts = dict(evaluation.origin.encoder or {}) if evaluation.origin is not None else {}
     facts.pop("identity", None)
     return str(EncoderSpec(**{**facts, "prompts": Prompts(**facts["prompts"])})) if facts else evaluation.system
-
-
-def _read(folder: Path, system: str) -> Mapping[str, Evaluation]:
-    evaluations = read_evaluations(folder / PER_QUERY, system, remedy="benchmark that model again")
-    if not evaluations:
-        raise DataError(f"{folder}: no per_query/*.json there; make it with: ranksaga benchmark ... --out {folder}")
-    return {evaluation.dataset: evaluation for evaluation in evaluations}
