@@ -45,6 +45,7 @@ def passes(**settings: str) -> tuple[int, float]:
     return int(faults), float(returned)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
 def test_freed_memory_is_kept_until_it_is_returned() -> None:
     faults, returned = passes()

@@ -53,6 +53,7 @@ def test_texts_without_a_letter_are_copies_of_each_other_only() -> None:
 WORDS = st.lists(st.lists(st.sampled_from("abcd"), max_size=9).map("".join), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(left=WORDS, right=WORDS)
 def test_the_filter_loses_no_pair_that_comparing_all_would_find(left: list[str], right: list[str]) -> None:

@@ -198,6 +198,7 @@ for number in range(100):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_evict_each_others_vectors_fail_at_nothing(tmp_path: Path) -> None:
     commands = [[sys.executable, "-c", EVICTING, str(tmp_path), name] for name in ("a", "a", "b")]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]

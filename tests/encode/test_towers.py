@@ -20,6 +20,7 @@ def test_one_model_is_its_own_two_towers(tiny_minilm: Path) -> None:
     assert not query_tower_state(model.state_dict())
 
 
+@pytest.mark.slow
 def test_a_change_of_the_query_tower_moves_no_document(tiny_minilm: Path, tmp_path: Path) -> None:
     base = load_encoder(str(tiny_minilm), precision="fp32")
     model = in_two_towers(base.model)
@@ -51,6 +52,7 @@ def test_a_change_of_the_query_tower_moves_no_document(tiny_minilm: Path, tmp_pa
     np.testing.assert_allclose(again.encode_queries(TEXTS), moved.encode_queries(TEXTS), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_cached_vectors_are_the_computed_ones(
     tiny_minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ def pytrec(data: Dataset, scores: dict[int, dict[int, float]]) -> dict[str, list
     return values
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_equals_pytrec_eval(draw: st.DataObject) -> None:

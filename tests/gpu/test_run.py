@@ -87,6 +87,7 @@ def run(
     return run_recipe(recipe, folder, Silent(), stop=stop).folder
 
 
+@pytest.mark.slow
 def test_every_method_runs_and_publishes(gpu: Any, tiny_folder: Path, datasets: list[str], tmp_path: Path) -> None:
     folder = run(tiny_folder, datasets, tmp_path / "run", "fp32", ("v1", "v2", "best"))
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -102,6 +103,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_best_runs_in_half_precision(
     gpu: Any, tiny_folder: Path, datasets: list[str], tmp_path: Path, precision: str

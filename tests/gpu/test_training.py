@@ -112,6 +112,7 @@ def _fail_on_the_way(vectors: torch.Tensor, weight: torch.Tensor, count: OutOfMe
     return vectors + extra
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backward", [False, True])
 def test_a_pass_that_memory_does_not_hold_goes_in_halves(
     gpu: Any,

@@ -114,6 +114,7 @@ def test_an_empty_section_is_not_shown(study: ReportData) -> None:
         assert words not in page.text
 
 
+@pytest.mark.slow
 def test_the_verdict_is_not_painted_green_when_the_base_ships(study: ReportData, nothing_shipped: ReportData) -> None:
     assert '<section class="verdict good"' in html_text(study)
     assert '<section class="verdict bad"' in html_text(nothing_shipped)

@@ -36,6 +36,7 @@ def test_an_unknown_system_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_no_two_selections_share_a_chart(study: ReportData, tmp_path: Path) -> None:
     names = ("best fold 1", "best_fold_1", "best/fold 1", "best")
     selections = tuple(replace(study.selections[0], system=name) for name in names)

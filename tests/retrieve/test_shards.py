@@ -34,6 +34,7 @@ def sharded(
     return merge_rankings(parts, ties, depth=depth)
 
 
+@pytest.mark.slow
 def test_shards_give_the_single_pass_to_the_last_bit() -> None:
     rng = np.random.default_rng(0)
     documents, queries = unit(rng, 200_000, 384), unit(rng, 16, 384)

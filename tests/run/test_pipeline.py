@@ -15,6 +15,7 @@ import pytest
 from ranksaga.config.presets import PRESETS
 from ranksaga.config.recipe import Recipe
 from ranksaga.config.training import Labelled
+from ranksaga.data.resolve import load_dataset
 from ranksaga.encode.towers import query_tower_state
 from ranksaga.encode.weight_files import load_weights
 from ranksaga.run.console import Silent
@@ -99,6 +100,11 @@ def test_all_files_of_a_run_are_there(finished: tuple[Path, Outcome]) -> None:
     }
     assert not list(folder.rglob("*gone*")), "what another recipe left cannot be told from what is new"
     assert "report.html" in outcome.text()
+    page = (folder / "comparison_report.md").read_text(encoding="utf-8")
+    for name in (*recipe().datasets, *recipe().guards):
+        dataset = load_dataset(name)
+        sizes = ", ".join(f"{len(set(judged.queries.tolist())):,} {split}" for split, judged in dataset.qrels.items())
+        assert f"{len(dataset.corpus.ids):,} documents; queries: {sizes}" in page
     with (folder / "comparison_table.csv").open(encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row["metric"] == "ndcg_at_10"]
     assert {row["system"] for row in rows} == {"baseline", "bm25", "baseline_hybrid", "plain", "best", "hybrid"}

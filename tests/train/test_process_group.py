@@ -55,6 +55,7 @@ def test_two_processes_train_as_one(forked: SimpleNamespace, tiny_folder: Path, 
     assert all((first[name] == weights).all() for name, weights in other.items())
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_other_and_one_process_goes_on(
     forked: SimpleNamespace,
     small: SimpleNamespace,

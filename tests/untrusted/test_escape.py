@@ -180,6 +180,7 @@ class Page(HTMLParser):
         raise AssertionError(f"a comment: {data}")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_a_report_full_of_hostile_texts_is_a_report(tmp_path: Path) -> None:
     markdown_it = pytest.importorskip("markdown_it", reason="markdown-it-py is not installed")

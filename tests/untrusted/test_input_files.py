@@ -139,6 +139,7 @@ JSON_LIKE = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.fixed_dictionaries({}, optional={"_id": JSON_LIKE, "title": JSON_LIKE, "text": JSON_LIKE, "x": JSON_LIKE})

@@ -130,6 +130,7 @@ def test_what_pyyaml_writes_is_read_back(value: Any, flow: bool) -> None:
         assert read_yaml(text).value == value
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), VALUES, max_size=4))
 @example({"prompt": "a\x85b\u2028c\u202ed\x1b[2J\n```\n"})
 @settings(max_examples=150, deadline=None)

@@ -46,7 +46,7 @@ class ReportInputs(Inputs):
     """
 
     STAGE = REPORT
-    VERSION = 2
+    VERSION = 3
 
     recipe: Mapping[str, Any]
     encoder: Mapping[str, Any]
@@ -217,12 +217,20 @@ def _report_data(results: Results, costs: tuple[Facts, ...]) -> ReportData:
         notes=_notes(results),
         recipe=dump_recipe(recipe),
         facts=(
+            Facts("Datasets", tuple((member.dataset.name, _size(member)) for member in results.datasets)),
             Facts("Model", model),
             Facts("Environment", tuple(describe_environment().items())),
             *costs,
         ),
         query_texts=texts,
     )
+
+
+def _size(member: RunDataset) -> str:
+    """Documents, and judged queries of each split."""
+    dataset = member.dataset
+    queries = ", ".join(f"{len(judged.query_rows):,} {split}" for split, judged in dataset.qrels.items())
+    return f"{len(dataset.corpus):,} documents; queries: {queries}" + (" (guard)" if member.role == "guard" else "")
 
 
 def _selections(results: Results) -> tuple[Selection, ...]:
