@@ -277,9 +277,19 @@ def _percentage(text: str) -> float:
 
 @app.command()
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")], as_json: Json = False
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folder of a run, or of several.")],
+    as_json: Json = False,
 ) -> None:
-    """Make a finished run's report again from its files."""
+    """Make a finished run's report again from its files; of several runs, print one leaderboard."""
+    if len(runs) > 1:
+        from ranksaga.report.markdown import markdown_table
+        from ranksaga.run.leaderboard import leaderboard
+
+        board = leaderboard(runs)
+        left_out = f"\nnot measured by every run: {', '.join(board.left_out)}" if board.left_out else ""
+        _echo(json.dumps(board.as_json(), indent=2) if as_json else markdown_table(board.table()) + left_out)
+        return
+    (run_folder,) = runs
     from ranksaga.backends.base import launch
     from ranksaga.config.load import load_recipe
     from ranksaga.run.pipeline import is_finished
