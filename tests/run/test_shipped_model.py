@@ -103,6 +103,8 @@ MEMBERS: Any = [
         dataset=SimpleNamespace(
             name=name,
             fingerprint=name,
+            corpus=("?",) * 1234,
+            qrels={"train": judged(1), "test": judged(*range(16))},
             queries=SimpleNamespace(ids=tuple(f"q{row}" for row in range(16)), texts=("?",) * 16),
         ),
     )
@@ -163,6 +165,8 @@ def test_what_was_chosen_ships_and_the_page_says_what_it_gained(tmp_path: Path) 
         "best improved nDCG@10 on 1 of 2 datasets, 1 of them significantly (mean change +25.0%). "
         "It is significantly worse on guard."
     )
+    sizes = next(facts.rows for facts in data.facts if facts.title == "Datasets")
+    assert sizes[-1] == ("guard", "1,234 documents; queries: 1 train, 16 test (guard)")
 
 
 def test_where_nothing_qualified_the_base_model_ships_and_the_page_opens_with_that(tmp_path: Path) -> None:
