@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "ranksaga"
 LEVELS = (
     *("kernels", "data", "encode", "retrieve", "evaluate", "train", "compare", "report"),
-    *("run", "estimate", "backends", "cli_datasets", "cli"),
+    *("run", "estimate", "backends", "cli"),
 )
 FOR_EVERYONE = ("errors", "files", "memory", "profile", "config", "untrusted")
 MODULES = sorted(path for path in SOURCE.rglob("*.py"))

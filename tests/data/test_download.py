@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from ranksaga.data import download as module
+from ranksaga.data.archives import unpack
 from ranksaga.data.beir import count_beir, read_beir, write_beir
 from ranksaga.data.catalog import CatalogEntry
 from ranksaga.data.dataset import Dataset
-from ranksaga.data.download import download, fetch, unpack
+from ranksaga.data.download import download, fetch
 from ranksaga.errors import DataError, DownloadError
 
 CONTENT = bytes(range(256)) * 400  # 102,400 bytes

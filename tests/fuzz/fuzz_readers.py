@@ -24,8 +24,8 @@ with atheris.instrument_imports(include=["ranksaga", "yaml", "json", "zipfile", 
     import yaml
 
     from ranksaga.config.load import load_recipe
+    from ranksaga.data.archives import unpack
     from ranksaga.data.beir import read_beir
-    from ranksaga.data.download import unpack
     from ranksaga.data.hub import convert
     from ranksaga.errors import DataError, DownloadError, RecipeError
     from ranksaga.evaluate.per_query import evaluation_of

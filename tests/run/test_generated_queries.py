@@ -254,3 +254,11 @@ def test_documents_are_chosen_by_their_text(corpus: Path, tmp_path: Path) -> Non
     again = read_corpus(corpus)
     assert {again.ids[row] for row in choose_documents(again, 2, seed=0)} == chosen
     assert estimate_cost(texts, [], Chat("http://a/v1", "m", folder=tmp_path), 2, None).dollars is None
+
+
+def test_an_answer_without_end_is_no_answer(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_module, "LONGEST_ANSWER", 1000)
+    endless = json.dumps({"choices": [{"message": {"content": "word " * 500}}]}).encode()
+    endpoint.bodies += [endless] * chat_module.ATTEMPTS
+    with pytest.raises(DownloadError, match="no answer after 5 attempts"):
+        Chat(endpoint.url, "m").ask("Document:\na b c d")

@@ -343,10 +343,11 @@ INDEPENDENT: Mapping[str, str] = {
     ),
     "of checks, downloads, messages, and of what is no stage": (
         "beir_parser._MAX_GRADE download._ATTEMPTS download._PAUSE download._TIMEOUT download._BLOCK "
-        "download._MAX_RATIO download._RATIO_FLOOR download._LARGEST download._LONGEST download._RESERVE "
-        "hub._MAX_RATIO hub._RATIO_FLOOR resolve._LONGEST weight_checks.SHOWN searcher.DEPTH_FACTOR "
+        "download._LARGEST download._LONGEST download._RESERVE "
+        "resolve._LONGEST weight_checks.SHOWN searcher.DEPTH_FACTOR "
         "searcher.LEAST_DEPTH leakage_audit.EXAMPLES importer.EXAMPLES document_tokens.BATCH "
         "document_tokens.SAMPLE chat.ATTEMPTS chat.TIMEOUT chat.PAUSE chat.LONGEST_PAUSE "
+        "chat.LONGEST_ANSWER text_files.LARGEST "
         "generated_queries.LONGEST_DOCUMENT generated_queries.LONGEST_QUERY "
         "generated_queries.CHARACTERS_PER_TOKEN generated_queries.TOKENS_PER_QUERY hashed.NGRAM hashed.VERSION"
     ),

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from ranksaga.data import download as module
-from ranksaga.data.download import _below, download, fetch, unpack
+from ranksaga.data.archives import unpack
+from ranksaga.data.download import _below, download, fetch
 from ranksaga.data.hub import convert
 from ranksaga.errors import DownloadError
 

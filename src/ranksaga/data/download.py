@@ -12,31 +12,26 @@ import errno
 import hashlib
 import http.client
 import logging
-import lzma
 import os
 import re
-import shutil
-import stat
-import struct
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ranksaga.data.archives import NoSpaceError, require_space, unpack
 from ranksaga.data.beir import Counts, count_beir
 from ranksaga.data.catalog import CatalogEntry, catalog, catalog_entry
 from ranksaga.data.hub import fetch_hub, is_hub_name
 from ranksaga.errors import DownloadError, RankSagaError
 from ranksaga.files import atomic_dir, cache_home
-from ranksaga.untrusted.escape import cut, one_line, public_url, shown, without_secrets
+from ranksaga.untrusted.escape import cut, one_line, public_url, without_secrets
 
-__all__ = ["BEIR_URL", "dataset_cache", "download", "fetch", "refuse_if_offline", "unpack"]
+__all__ = ["BEIR_URL", "dataset_cache", "download", "fetch", "refuse_if_offline"]
 
 BEIR_URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
 _ATTEMPTS = 5  # without a byte of progress
@@ -46,21 +41,8 @@ _BLOCK = 1 << 20
 _LONGEST = 12 * 3600.0  # seconds of one download, however it drips
 _LARGEST = 64 << 30  # bytes of a file of unknown size
 _RESERVE = 256 << 20  # bytes that such a file leaves free
-# Text packs about four to one; a hundred to one is no dataset. The floor lets small archives be.
-_MAX_RATIO = 100
-_RATIO_FLOOR = 10 << 20
-
-# What the readers of zips raise of bytes that are none: bad structure, bad streams, passwords, unknown methods.
-_UNSOUND = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(NotImplementedError, RuntimeError, EOFError, ValueError, ArithmeticError, LookupError),
-)
 
 logger = logging.getLogger(__name__)
-
-
-class _NoSpaceError(DownloadError):
-    """The disk is full."""
 
 
 def dataset_cache() -> Path:
@@ -144,7 +126,7 @@ def _download_archive(archive: str, base_url: str) -> None:
                 counts = count_beir(folder / PurePosixPath(entry.name).relative_to(archive))
                 if counts != entry.counts:
                     raise _wrong_counts(entry, public_url(url), counts)
-    except _NoSpaceError:
+    except NoSpaceError:
         raise  # the zip is sound: it is kept, and the next call starts from it
     except RankSagaError:
         file.unlink()
@@ -264,7 +246,7 @@ def _try_to_finish(url: str, part: Path, size: int | None, deadline: float) -> E
         return problem
     except (OSError, http.client.HTTPException) as problem:
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise _NoSpaceError(
+            raise NoSpaceError(
                 f"{part.parent}: {problem.strerror}; free some space or set RANKSAGA_HOME to another disk"
             ) from problem
         return problem
@@ -286,7 +268,7 @@ def _fetch_rest(url: str, part: Path, size: int | None, deadline: float) -> None
         if total is not None:
             if total > most:
                 raise _too_much(address, f"the server offers {total} bytes", most)
-            _require_space(part.parent, total - have)
+            require_space(part.parent, total - have)
         logger.info("%s: %s bytes, from byte %d on", address, "unknown" if total is None else total, have)
         with part.open("ab" if have else "wb") as stream:
             # read1 gives what has arrived, so that a server that drips cannot hold the check of the time.
@@ -295,7 +277,7 @@ def _fetch_rest(url: str, part: Path, size: int | None, deadline: float) -> None
                     raise _too_much(address, "the server sends more and more", most)
                 stream.write(block)
                 if total is None:
-                    _require_space(part.parent, _RESERVE)
+                    require_space(part.parent, _RESERVE)
                 if time.monotonic() > deadline:
                     raise DownloadError(
                         f"{address}: not done after {_LONGEST / 3600:g} hours; run again, what has arrived is kept"
@@ -337,66 +319,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return request
 
 
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise _NoSpaceError(
-            f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
-            "free some space or set RANKSAGA_HOME to another disk"
-        )
-
-
 def _digest(path: Path, algorithm: str) -> str:
     # md5 guards against a broken download only; no one relies on it against an attacker.
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
-
-
-def unpack(archive: Path, folder: Path, top: str) -> None:
-    """Unpack the dataset files of a zip whose entries all lie under the folder ``top``; that level is left out.
-
-    Raises:
-        DownloadError: it is no sound zip, or one that tries to write elsewhere, has links, or
-            grows beyond all reason; files unpacked so far are the caller's to remove.
-    """
-    try:
-        with zipfile.ZipFile(archive) as source:
-            for entry in source.infolist():
-                _refuse_unsafe(archive, entry)
-            wanted = [entry for entry in source.infolist() if _is_wanted(entry, top)]
-            names = [entry.filename for entry in wanted]
-            if len(set(names)) != len(names):
-                raise DownloadError(f"{archive.name}: it holds a file twice; take it from another source")
-            total = sum(entry.file_size for entry in wanted)
-            if total > max(_MAX_RATIO * archive.stat().st_size, _RATIO_FLOOR):
-                raise DownloadError(f"{archive.name}: it unpacks to {total} bytes, too many for its size; not unpacked")
-            _require_space(folder, total)
-            for entry in wanted:
-                target = folder / PurePosixPath(entry.filename).relative_to(top)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                # zipfile reads no more than the size that the entry declares, so the limit above binds.
-                with source.open(entry) as packed, target.open("wb") as stream:
-                    shutil.copyfileobj(packed, stream, _BLOCK)
-    except _UNSOUND as problem:
-        reason = one_line(cut(str(problem) or type(problem).__name__))
-        raise DownloadError(f"{archive.name}: not a sound zip ({reason}); take it from another source") from problem
-    except OSError as problem:
-        if problem.errno is None or problem.errno == errno.EINVAL:  # bz2's own, and a seek to nowhere
-            raise DownloadError(
-                f"{archive.name}: not a sound zip ({problem}); take it from another source"
-            ) from problem
-        raise
-
-
-def _refuse_unsafe(archive: Path, entry: zipfile.ZipInfo) -> None:
-    path = PurePosixPath(entry.filename)
-    is_link = stat.S_ISLNK(entry.external_attr >> 16)
-    if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or ":" in entry.filename or is_link:
-        raise DownloadError(f"{archive.name}: the entry {shown(entry.filename)} points outside; nothing was unpacked")
-
-
-def _is_wanted(entry: zipfile.ZipInfo, top: str) -> bool:
-    path = PurePosixPath(entry.filename)
-    if path.parts[:1] != (top,) or path.name.startswith(".") or entry.is_dir():
-        return False  # such as macOS's __MACOSX and ._test.tsv
-    return path.name in ("corpus.jsonl", "queries.jsonl") or (path.parent.name == "qrels" and path.suffix == ".tsv")

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 from ranksaga.data.beir import write_judgments, write_records
 from ranksaga.errors import DownloadError
 from ranksaga.untrusted.escape import breaks_lines, cut, one_line, public_url, shown, without_secrets
-from ranksaga.untrusted.input_files import bounded_lines, decoded, open_regular
+from ranksaga.untrusted.input_files import bounded_lines, decoded, most_unpacked, open_regular
 from ranksaga.untrusted.json_input import parse_json
 
 __all__ = ["classify", "convert", "fetch_hub", "is_hub_name"]
@@ -29,8 +29,6 @@ _NAME = re.compile(r"(BeIR|mteb)/\w[\w.-]*", re.ASCII)
 _FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".tsv")
 _SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "test": "test"}
 
-_MAX_RATIO = 100  # text packs about four to one
-_RATIO_FLOOR = 10 << 20
 # What the readers of JSON, parquet, gzip and CSV raise of files that are none.
 _UNSOUND = (
     *(KeyError, ValueError, TypeError, AttributeError, ArithmeticError, NotImplementedError),
@@ -193,7 +191,7 @@ def _rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 def _lines(path: Path) -> Iterator[str]:
     """Lines of a file, unpacked if need be, which must not grow beyond all reason."""
-    most = max(_MAX_RATIO * path.stat().st_size, _RATIO_FLOOR)
+    most = most_unpacked(path.stat().st_size)
     size = 0
     with open_regular(path) as packed:
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=packed)) if path.name.endswith(".gz") else packed

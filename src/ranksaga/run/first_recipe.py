@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from ranksaga.data.importing.text_files import suffix_of
 from ranksaga.data.importing.trec import find_trec_files
 from ranksaga.errors import RankSagaError, UsageError
 from ranksaga.files import file_name, files_below
+from ranksaga.untrusted.escape import one_line, printable
+from ranksaga.untrusted.yaml_input import read_yaml
 
 __all__ = ["DATASETS", "Inventory", "look", "make_datasets", "recipe_text"]
 
@@ -276,23 +279,19 @@ def recipe_text(seen: Inventory, *, name: str, file: str, quick: bool) -> str:
     pseudo_queries = min(1500, max(64, QUICK_PSEUDO_QUERIES // max(1, len(seen.datasets))))
     note = "\n# Parts of the datasets (names in -quick): scores are higher than on all documents." if reduced else ""
     return RECIPE.format(
-        file=file,
+        file=one_line(file),
         name=name,
         model=_word(seen.models[0]) if seen.models else "minilm",
-        other_models="".join(f"# Also here: {model}\n" for model in seen.models[1:]),
+        other_models="".join(f"# Also here: {one_line(model)}\n" for model in seen.models[1:]),
         datasets="\n".join([*datasets, ""]),
         guards=", ".join(map(_word, seen.guards)),
-        remarks="".join(f"{' '.join(remark.split())}\n" for remark in remarks),
+        remarks="".join(f"{one_line(' '.join(remark.split()))}\n" for remark in remarks),
         settings=QUICK.format(reduced=note, pseudo_queries=pseudo_queries) if quick else FULL,
     )
 
 
 def _word(text: str) -> str:
-    """A text as a YAML value, in quotes where it has to be."""
-    import yaml
-
-    try:
-        plain = yaml.safe_load(f"- {text}") == [text]
-    except yaml.YAMLError:
-        plain = False
-    return text if plain and "#" not in text else json.dumps(text, ensure_ascii=False)
+    """A text as a YAML value, in a list too: in quotes where it has to be."""
+    plain = re.fullmatch(r"[A-Za-z0-9._/][A-Za-z0-9._/-]*", text) and read_yaml(text).value == text
+    # Escapes of printable() are YAML's own, and stand in double quotes.
+    return text if plain else printable(json.dumps(text, ensure_ascii=False))

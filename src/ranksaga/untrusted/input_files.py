@@ -10,10 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["BOM", "LONGEST_LINE", "bounded_lines", "decoded", "kind_of_file", "open_regular", "read_bounded"]
+__all__ = [
+    "BOM",
+    "LONGEST_LINE",
+    "bounded_lines",
+    "decoded",
+    "kind_of_file",
+    "most_unpacked",
+    "open_regular",
+    "read_bounded",
+]
 
 BOM = codecs.BOM_UTF8
 LONGEST_LINE = 64 << 20  # bytes: a file without a line end must not fill the memory
+# Text packs about four to one; a hundred to one is no dataset. The floor lets small archives be.
+_MAX_RATIO = 100
+_RATIO_FLOOR = 10 << 20
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -64,6 +76,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes, too many for such a file", str(path))
     return content
+
+
+def most_unpacked(packed: int) -> int:
+    """Bytes that a file of so many packed bytes may unpack to; beyond, it is made to fill the disk or the memory."""
+    return max(_MAX_RATIO * packed, _RATIO_FLOOR)
 
 
 def decoded(content: bytes) -> str:

@@ -15,15 +15,17 @@ LARGEST = 1 << 30  # bytes
 _DIGITS = 4300  # Python converts no longer ones
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, nan_is_null: bool = False) -> Any:
     """The value that a JSON text stands for.
+
+    ``nan_is_null`` reads NaN as null: many programs write it for a cell of a table that is empty.
 
     Raises:
         ValueError: it is no JSON, is nested too deeply, or has a key twice, a number that is not finite or one of more
             than 4,300 digits. The message is one short line.
     """
     try:
-        return _DECODER.decode(text)
+        return (_DECODER_OF_TABLES if nan_is_null else _DECODER).decode(text)
     except RecursionError:
         raise ValueError("maximum recursion depth exceeded, it is nested too deeply") from None
 
@@ -64,6 +66,11 @@ def _short(text: str) -> int:
     return int(text)
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_distinct, parse_constant=_not_finite, parse_float=_finite, parse_int=_short
+def _null(name: str) -> Any:
+    return None if name == "NaN" else _not_finite(name)
+
+
+_DECODER, _DECODER_OF_TABLES = (
+    json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=constant, parse_float=_finite, parse_int=_short)
+    for constant in (_not_finite, _null)
 )

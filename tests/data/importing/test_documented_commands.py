@@ -112,7 +112,7 @@ def test_a_documented_command_works(
         SOURCES["faq.csv"](tmp_path / "faq.csv")
     else:
         SOURCES[source](tmp_path / source)
-    monkeypatch.setattr("ranksaga.cli_datasets._tokens_of", lambda model, limit: options().tokens())
+    monkeypatch.setattr("ranksaga.cli.dataset_commands._tokens_of", lambda model, limit: options().tokens())
     monkeypatch.setattr(sys, "argv", ["ranksaga", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -168,7 +168,7 @@ def test_a_library_that_is_missing_is_one_line(
     (tmp_path / "pdf").mkdir()
     (tmp_path / "pdf" / "a.pdf").write_bytes(b"%PDF-1.4")
     (tmp_path / "a.xlsx").write_bytes(b"PK\x03\x04")
-    monkeypatch.setattr("ranksaga.cli_datasets._tokens_of", lambda model, limit: options().tokens())
+    monkeypatch.setattr("ranksaga.cli.dataset_commands._tokens_of", lambda model, limit: options().tokens())
     for source, library in (
         ("a.xlsx", "openpyxl"),
         ("pdf", "pypdf"),

@@ -16,7 +16,7 @@ from ranksaga.data.check import check_beir
 from ranksaga.data.dataset import Dataset
 from ranksaga.data.importing.assemble import assemble
 from ranksaga.data.importing.chunking import Tokens
-from ranksaga.data.importing.columns import Named
+from ranksaga.data.importing.columns import Columns
 from ranksaga.data.importing.importer import Options, describe, read_chunks, understand, write_dataset
 
 ROWS = [
@@ -105,7 +105,7 @@ def test_columns_are_named(tmp_path: Path) -> None:
     frame().rename(columns={"question": "F", "answer": "A", "title": "T"}).assign(nr=range(5)).to_csv(
         tmp_path / "x.csv", index=False
     )
-    named = Named(query="F", document="a", title="T", id="nr")
+    named = Columns(query="F", document="a", title="T", id="nr")
     dataset = imported(tmp_path / "x.csv", tmp_path / "out", Options(tokens=OPTIONS.tokens, named=named))
     assert dataset.corpus.ids == ("0", "1", "2", "3", "4")
     assert triples(dataset) == {(query, f"{title} {answer}", 1) for query, answer, title in ROWS}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ranksaga.data.importing.assemble import assemble
-from ranksaga.data.importing.columns import Named, assign
+from ranksaga.data.importing.columns import Columns, assign
 from ranksaga.data.importing.importer import Options, describe, understand
 from ranksaga.data.importing.tables import read_table
 from ranksaga.data.importing.text_files import decode
@@ -65,9 +65,9 @@ def test_excels_line_about_the_delimiter_is_no_header(tmp_path: Path) -> None:
 def test_what_is_shown_commands_no_terminal(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('[{"question": "a\\u001b[2Jb", "answer": "\\ud800c", "x\\ny": "d"}]')
     shown = describe(understand(str(tmp_path / "x.json"), Options(tokens=lambda: pytest.fail("nothing is cut"))))
-    assert "query: a [2Jb" in shown
-    assert "relevant:  c" in shown
-    assert "columns not used: x y" in shown
+    assert "query: a\\x1b[2Jb" in shown
+    assert "relevant: \\ud800c" in shown
+    assert "columns not used: x\\ny" in shown
     assert shown.encode()
 
 
@@ -140,7 +140,7 @@ def test_what_is_not_there(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_column_that_is_not_there_names_the_nearest_and_all() -> None:
     with pytest.raises(UsageError) as raised:
-        assign("x.csv", ["Frage", "Antwort"], Named(query="frag"), needed=("query",))
+        assign("x.csv", ["Frage", "Antwort"], Columns(query="frag"), needed=("query",))
     assert str(raised.value) == "x.csv: there is no column 'frag'; did you mean 'Frage'? It has: 'Frage', 'Antwort'"
 
 
@@ -155,7 +155,7 @@ def test_a_column_that_is_not_there_names_the_nearest_and_all() -> None:
     ],
 )
 def test_columns_are_detected(names: str, roles: tuple[str, ...]) -> None:
-    columns = assign("x", names.split("|"), Named(), needed=("query", "document"))
+    columns = assign("x", names.split("|"), Columns(), needed=("query", "document"))
     assert (columns.query, columns.document, columns.title, columns.id) == roles
 
 

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 from ranksaga.errors import DownloadError, UsageError
 from ranksaga.files import cache_home, hash_json, read_json_if_sound, write_json
+from ranksaga.untrusted.input_files import decoded
+from ranksaga.untrusted.json_input import parse_json
 
 __all__ = ["KEY_VARIABLES", "Chat"]
 
@@ -26,6 +28,7 @@ ATTEMPTS = 5
 TIMEOUT = 120.0  # seconds of silence
 PAUSE = 1.0  # seconds before the second attempt, doubled each time
 LONGEST_PAUSE = 60.0
+LONGEST_ANSWER = 1 << 20  # bytes that are read of one; more is no answer to what is asked here
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -105,7 +108,7 @@ class Chat:
                 pause *= 2
             try:
                 with opener.open(request, timeout=TIMEOUT) as response:
-                    return _content(json.loads(response.read()))
+                    return _content(parse_json(decoded(response.read(LONGEST_ANSWER))))
             except urllib.error.HTTPError as error:
                 problem = f"status {error.code}"
                 error.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from ranksaga.data.importing.rows import unknown_name
 from ranksaga.errors import UsageError
 
-__all__ = ["Columns", "Named", "assign", "nearest_role", "plain"]
+__all__ = ["Columns", "assign", "nearest_role", "plain"]
 
 # By role, the names that are taken for it, the likeliest first; case and marks do not matter.
 QUERY = (
@@ -33,8 +33,11 @@ SPLIT = ("split", "subset", "partition", "fold")
 
 
 @dataclass(frozen=True)
-class Named:
-    """Columns as the user named them; empty where not."""
+class Columns:
+    """The column of each role; empty for a role that the user named none for, or that no column plays.
+
+    ``negatives`` may be several.
+    """
 
     query: str = ""
     document: str = ""
@@ -50,20 +53,6 @@ class Named:
         """Whether one is named."""
         return any(getattr(self, field.name) for field in fields(self))
 
-
-@dataclass(frozen=True)
-class Columns:
-    """The column of each role; empty for a role that no column plays. ``negatives`` may be several."""
-
-    query: str = ""
-    document: str = ""
-    title: str = ""
-    id: str = ""
-    query_id: str = ""
-    negatives: tuple[str, ...] = ()
-    score: str = ""
-    split: str = ""
-
     def shown(self) -> dict[str, str]:
         """Role and column, of the roles that are played."""
         roles = {"document id": self.id, "query id": self.query_id}
@@ -77,7 +66,7 @@ def plain(name: str) -> str:
     return re.sub(r"[^\w]|_", "", name.lower())
 
 
-def assign(source: str, names: Sequence[str], named: Named, *, needed: Sequence[str]) -> Columns:
+def assign(source: str, names: Sequence[str], named: Columns, *, needed: Sequence[str]) -> Columns:
     """The columns of a table by role.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ranksaga.data.importing.chunking import Tokens, cut, title_of
-from ranksaga.data.importing.columns import Named, assign, nearest_role, plain
+from ranksaga.data.importing.columns import Columns, assign, nearest_role, plain
 from ranksaga.data.importing.extract import TEXT_SUFFIXES, extract
 from ranksaga.data.importing.pairs import cell_id, cell_texts, parse_grade, split_name
 from ranksaga.data.importing.rows import Chunk, Document, Judgment, Query, Source
@@ -36,7 +36,7 @@ def has_texts(folder: Path) -> bool:
 
 
 def folder_source(
-    folder: Path, tokens: Tokens, questions: Table | None, named: Named, *, encoding: str | None = None
+    folder: Path, tokens: Tokens, questions: Table | None, named: Columns, *, encoding: str | None = None
 ) -> Source:
     """The texts of a folder, cut into documents, and what a table of questions judges relevant.
 
@@ -117,7 +117,7 @@ def _parts_of(name: str, path: Path, tokens: Tokens, encoding: str | None) -> li
     return parts
 
 
-def _judgments(questions: Table, parts: Sequence[_Part], named: Named, left_out: Counter[str]) -> list[Judgment]:
+def _judgments(questions: Table, parts: Sequence[_Part], named: Columns, left_out: Counter[str]) -> list[Judgment]:
     """Every document of the file and heading that a row names is relevant to its query."""
     file = named.document or nearest_role(questions.columns, _FILE)
     if not file:
@@ -125,7 +125,7 @@ def _judgments(questions: Table, parts: Sequence[_Part], named: Named, left_out:
         raise UsageError(f"{questions.name}: no column names the file; name it with --document (it has: {have})")
     rest = [column for column in questions.columns if column != file]
     columns = assign(
-        questions.name, rest, Named(named.query, title=named.title, query_id=named.query_id), needed=("query",)
+        questions.name, rest, Columns(named.query, title=named.title, query_id=named.query_id), needed=("query",)
     )
     heading = named.title or nearest_role(rest, _HEADING)
     if questions.empty:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ranksaga.data.importing.collections import corpus_of, join, queries_of, table_judgments
-from ranksaga.data.importing.columns import Named, assign
+from ranksaga.data.importing.columns import Columns, assign
 from ranksaga.data.importing.pairs import pairs_source, split_name
 from ranksaga.data.importing.rows import Source, needs_import_extra, unknown_name
 from ranksaga.data.importing.tables import TABLE_SUFFIXES, Table, read_table, table_of
@@ -51,7 +51,7 @@ def is_tables_folder(folder: Path) -> bool:
     return bool(tables) and not texts
 
 
-def tables_source(folder: Path, named: Named, *, config: str | None, encoding: str | None) -> Source:
+def tables_source(folder: Path, named: Columns, *, config: str | None, encoding: str | None) -> Source:
     """A local folder of tables.
 
     Raises:
@@ -80,7 +80,7 @@ def tables_source(folder: Path, named: Named, *, config: str | None, encoding: s
     return _pairs(str(folder), read(files), named)
 
 
-def hub_source(name: str, named: Named, *, config: str | None) -> Source:
+def hub_source(name: str, named: Columns, *, config: str | None) -> Source:
     """A dataset that the library ``datasets`` reads, by id or folder.
 
     Raises:
@@ -116,7 +116,7 @@ def hub_source(name: str, named: Named, *, config: str | None) -> Source:
                 datasets.enable_progress_bars()
 
 
-def _read_hub(datasets: Any, name: str, named: Named, config: str | None, cache: str | None) -> Source:
+def _read_hub(datasets: Any, name: str, named: Columns, config: str | None, cache: str | None) -> Source:
     folder = Path(name)
     if any((folder / saved).is_file() for saved in _SAVED):
         return _pairs(name, _tables(name, datasets.load_from_disk(name)), named)
@@ -159,7 +159,7 @@ def _stacked(name: str, tables: Sequence[Table]) -> Table:
     return Table(name, tables[0].format, columns, records, places, sum(table.empty for table in tables))
 
 
-def _pairs(name: str, tables: Tables, named: Named) -> Source:
+def _pairs(name: str, tables: Tables, named: Columns) -> Source:
     """Pairs or triplets in one table a split."""
     if not tables:
         raise DataError(f"{name}: there is no row; expected tables of queries and documents")

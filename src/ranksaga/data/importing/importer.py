@@ -13,7 +13,7 @@ from ranksaga.data.beir import write_beir
 from ranksaga.data.importing.assemble import Assembled
 from ranksaga.data.importing.chunking import Tokens
 from ranksaga.data.importing.collections import IRDS, irds_source, is_llama_index, llama_index_source
-from ranksaga.data.importing.columns import Named
+from ranksaga.data.importing.columns import Columns
 from ranksaga.data.importing.extract import TEXT_SUFFIXES
 from ranksaga.data.importing.folders import folder_source, has_texts
 from ranksaga.data.importing.hub_datasets import hub_source, is_hub_id, is_tables_folder, tables_source
@@ -24,6 +24,7 @@ from ranksaga.data.importing.text_files import suffix_of
 from ranksaga.data.importing.trec import find_trec_files, is_sgml, trec_source
 from ranksaga.errors import DataError, UsageError
 from ranksaga.files import atomic_dir, atomic_open
+from ranksaga.untrusted.escape import one_line
 
 __all__ = ["CHUNKS", "Options", "describe", "describe_result", "read_chunks", "understand", "write_dataset"]
 
@@ -47,7 +48,7 @@ class Options:
     """
 
     tokens: Callable[[], Tokens]
-    named: Named = field(default_factory=Named)
+    named: Columns = field(default_factory=Columns)
     config: str | None = None
     sheet: str | None = None
     encoding: str | None = None
@@ -133,11 +134,7 @@ def describe(source: Source) -> str:
     lines += [f"  {note}" for note in source.notes]
     lines += [f"  left out: {what}: {count}" for what, count in source.left_out.items() if count]
     # Texts come from anywhere: no half characters and no commands to a terminal.
-    return "\n".join(_printable(line) for line in [*lines, *_examples(source)])
-
-
-def _printable(line: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in line)
+    return "\n".join([*map(one_line, lines), *map(one_line, _examples(source))])
 
 
 def _examples(source: Source) -> list[str]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ranksaga.data.importing.columns import Columns, Named, assign
+from ranksaga.data.importing.columns import Columns, assign
 from ranksaga.data.importing.rows import Document, Judgment, Query, Source
 from ranksaga.data.importing.tables import Table
 from ranksaga.errors import DataError
@@ -29,7 +29,7 @@ _MAX_GRADE = 2**31 - 1
 _UNUSED = ("pos_scores", "neg_scores", "prompt", "type")
 
 
-def pairs_source(table: Table, named: Named, *, split: str = "") -> Source:
+def pairs_source(table: Table, named: Columns, *, split: str = "") -> Source:
     """Judgments of a table of pairs.
 
     Args:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 from ranksaga.data.importing.rows import needs_import_extra, unknown_name
 from ranksaga.data.importing.text_files import read_text, suffix_of
 from ranksaga.errors import DataError
+from ranksaga.untrusted.input_files import most_unpacked
+from ranksaga.untrusted.json_input import parse_json
 
 __all__ = ["JSON_SUFFIXES", "TABLE_SUFFIXES", "Table", "flat", "read_json_value", "read_table", "table_of"]
 
@@ -129,15 +131,15 @@ def read_json_value(path: Path, encoding: str | None = None) -> tuple[Any, str]:
     """
     text, words = read_text(path, encoding)
     try:
-        return json.loads(text), words
-    except (ValueError, RecursionError):
+        return parse_json(text, nan_is_null=True), words
+    except ValueError:
         return list(_json_lines(path, text)[0]), words
 
 
 def _read_json(path: Path, text: str) -> tuple[list[Any], list[str]]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as problem:
+        value = parse_json(text, nan_is_null=True)
+    except ValueError as problem:
         lines = text.lstrip()
         if suffix_of(path) == ".json" and (lines.startswith("[") or not _is_lines(lines)):
             line = getattr(problem, "lineno", 1)
@@ -163,8 +165,8 @@ def _read_json(path: Path, text: str) -> tuple[list[Any], list[str]]:
 def _is_lines(text: str) -> bool:
     """Whether the first line is a JSON value of its own."""
     try:
-        json.loads(text.partition("\n")[0])
-    except (ValueError, RecursionError):
+        parse_json(text.partition("\n")[0], nan_is_null=True)
+    except ValueError:
         return False
     return True
 
@@ -175,8 +177,8 @@ def _json_lines(path: Path, text: str) -> tuple[list[Any], list[str]]:
         if not line.strip():
             continue
         try:
-            values.append(json.loads(line))
-        except (ValueError, RecursionError) as problem:
+            values.append(parse_json(line, nan_is_null=True))
+        except ValueError as problem:
             raise DataError(f"{path}:{number}: broken JSON ({problem}); write one JSON object a line") from problem
         places.append(str(number))
     return values, places
@@ -276,6 +278,10 @@ def _read_workbook(path: Path, sheet: str | None) -> Table:
     with needs_import_extra("a workbook (.xlsx)"):
         import openpyxl
     try:
+        with zipfile.ZipFile(path) as packed:
+            size = sum(entry.file_size for entry in packed.infolist())
+        if size > most_unpacked(path.stat().st_size):
+            raise ValueError(f"it unpacks to {size} bytes, too many for its size")
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except Exception as problem:  # zip, XML and value errors, whatever the library meets first
         raise DataError(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import zlib
 from pathlib import Path
 
 from ranksaga.errors import DataError, UsageError
+from ranksaga.untrusted.input_files import most_unpacked, read_bounded
 
 __all__ = ["binary_kind", "decode", "read_bytes", "read_text", "suffix_of"]
 
+LARGEST = 16 << 30  # bytes of a file, which is read whole
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with BOM"),
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),  # before UTF-16, whose BOM it begins with
@@ -43,12 +46,21 @@ def read_bytes(path: Path) -> bytes:
         DataError: the file cannot be read, or its compression is broken.
     """
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+        raw = read_bounded(path, LARGEST)
+        return _unpacked(path, raw) if raw.startswith(b"\x1f\x8b") else raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
         raise DataError(f"{path}: broken gzip ({problem}); copy or download the file anew") from problem
     except OSError as problem:
         raise DataError(f"{path}: {problem.strerror or problem}; check the path and its permissions") from problem
+
+
+def _unpacked(path: Path, packed: bytes) -> bytes:
+    most = most_unpacked(len(packed))
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
+        raw = stream.read(most + 1)
+    if len(raw) > most:
+        raise DataError(f"{path}: it unpacks to more than {most} bytes, too many for its size; unpack it yourself")
+    return raw
 
 
 def binary_kind(raw: bytes) -> str | None:

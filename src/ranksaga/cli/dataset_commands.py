@@ -1,23 +1,150 @@
-"""Commands that begin with a person's own files: into a dataset, and into a first recipe."""
+"""Commands about datasets, and the first recipe for those that lie here."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ranksaga.cli.output import Json, echo
 from ranksaga.errors import UsageError
 from ranksaga.files import write_text
 
 if TYPE_CHECKING:
+    from ranksaga.data.beir_files import Finding
+    from ranksaga.data.dataset import Dataset
     from ranksaga.data.importing.chunking import Tokens
 
-__all__ = ["datasets_import", "generate_queries", "init"]
+__all__ = ["datasets_app", "init"]
+
+datasets_app = typer.Typer(help="List, show, get, check, import and build datasets.", no_args_is_help=True)
 
 
+@datasets_app.command("list")
+def datasets_list(as_json: Json = False) -> None:
+    """All names that resolve: here, in the cache, and in the catalogue of public BEIR sets."""
+    from ranksaga.data.catalog import catalog
+    from ranksaga.data.resolve import available
+
+    rows: list[dict[str, Any]] = [{"name": found.name, "where": found.where} for found in available()]
+    rows += [{"name": name, "where": "catalogue"} for name in catalog() if name not in {row["name"] for row in rows}]
+    echo(json.dumps(rows, indent=2) if as_json else "\n".join(f"{row['name']:28s} {row['where']}" for row in rows))
+
+
+@datasets_app.command("show")
+def datasets_show(name: str, as_json: Json = False) -> None:
+    """Counts, splits and a first example of a dataset."""
+    from ranksaga.data.resolve import load_dataset
+
+    dataset = load_dataset(name)
+    facts: dict[str, Any] = {
+        "name": dataset.name,
+        "documents": len(dataset.corpus),
+        "queries": len(dataset.queries),
+        "splits": {
+            split: {"queries": len(judged.query_rows), "judgments": len(judged), "positives": len(judged.positives)}
+            for split, judged in dataset.qrels.items()
+        },
+        "fingerprint": dataset.fingerprint,
+        "example": _example(dataset),
+    }
+    if as_json:
+        echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        if key == "splits":
+            for split, counts in value.items():
+                echo(f"{split:12s} " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        elif key == "example":
+            for part, text in value.items():
+                echo(f"{part:12s} {text}")
+        else:
+            echo(f"{key:12s} {value}")
+
+
+def _example(dataset: Dataset) -> dict[str, str]:
+    """The first query that has a relevant document, and that document, each by id and how its text begins."""
+    for judged in dataset.qrels.values():
+        if len(judged.positives):
+            query, document = int(judged.positives.queries[0]), int(judged.positives.documents[0])
+            texts = {
+                "query": (dataset.queries.ids[query], dataset.queries.texts[query]),
+                "relevant": (dataset.corpus.ids[document], dataset.corpus.documents[document]),
+            }
+            return {part: f"{name}: {shorten(text, 200)}" for part, (name, text) in texts.items()}
+    return {}
+
+
+@datasets_app.command("get")
+def datasets_get(name: str, as_json: Json = False) -> None:
+    """Download a dataset into the cache (or find it there) and check it."""
+    from ranksaga.data.resolve import load_dataset
+
+    dataset = load_dataset(name)
+    counts = {"name": dataset.name, "documents": len(dataset.corpus), "queries": len(dataset.queries)}
+    plain = "{name}: {documents} documents, {queries} queries".format(**counts)
+    echo(json.dumps(counts, indent=2) if as_json else plain)
+
+
+@datasets_app.command("check")
+def datasets_check(
+    path: Path,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Also say what this model cuts off of the documents.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List every problem of a BEIR folder with file and line. Exit code 2 where there is an error."""
+    from dataclasses import asdict
+
+    from ranksaga.data.check import check_beir
+
+    findings = check_beir(path)
+    if model is not None and not any(finding.level == "error" for finding in findings):
+        from ranksaga.run.model_results import check_lengths
+
+        findings += check_lengths(model, path)
+    if as_json:
+        echo(json.dumps([{**asdict(f), "file": str(f.file)} for f in findings], indent=2))
+    _say(findings, path, quiet=as_json)
+
+
+def _say(findings: Sequence[Finding], path: Path, *, quiet: bool = False) -> None:
+    """One line a problem, and whether the dataset can be used; ``quiet``: only what stops it."""
+    if not quiet:
+        for finding in findings:
+            echo(f"{finding.level}: {finding}")
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
+        raise UsageError(f"{path}: {errors} error{'s' * (errors > 1)}; mend the lines above")
+    if not quiet:
+        echo(f"{path}: good")
+
+
+@datasets_app.command("build")
+def datasets_build(
+    source: Annotated[str, typer.Argument(help="python:NAME, or a folder of Python source.")],
+    target: Annotated[Path, typer.Argument(help="BEIR folder to write.")],
+) -> None:
+    """Build a dataset from Python source: docstring summaries as queries, functions as documents."""
+    from ranksaga.data.beir import write_beir
+    from ranksaga.data.build import build_python
+    from ranksaga.data.resolve import load_dataset
+
+    if os.path.lexists(target):
+        raise UsageError(f"{target}: exists already; name a new folder")
+    dataset = load_dataset(source) if source.startswith("python:") else build_python(Path(source))
+    write_beir(dataset, target)
+    echo(f"{target}: {len(dataset.corpus)} documents, {len(dataset.queries)} queries")
+
+
+@datasets_app.command("import")
 def datasets_import(
     source: Annotated[
         str,
@@ -58,7 +185,7 @@ def datasets_import(
 ) -> None:
     """Make a checked dataset of your own files: tables, collections, or a folder of texts."""
     from ranksaga.data.importing.assemble import assemble, parse_shares
-    from ranksaga.data.importing.columns import Named
+    from ranksaga.data.importing.columns import Columns
     from ranksaga.data.importing.importer import Options, describe, describe_result, understand, write_dataset
 
     if to is None and not dry_run:
@@ -66,7 +193,7 @@ def datasets_import(
     if to is not None and os.path.lexists(to):
         raise UsageError(f"{to}: exists already; name a new folder")
     shares = parse_shares(splits)
-    named = Named(query, document, title, identifier, query_id, tuple(negative or ()), score, split)
+    named = Columns(query, document, title, identifier, query_id, tuple(negative or ()), score, split)
     options = Options(
         tokens=lambda: _tokens_of(model, tokens),
         named=named,
@@ -78,17 +205,18 @@ def datasets_import(
         queries=queries,
     )
     understood = understand(source, options)
-    typer.echo(describe(understood))
+    echo(describe(understood))
     assembled = assemble(understood, to.name if to is not None else "dataset", shares=shares, seed=seed)
-    typer.echo(describe_result(assembled))
+    echo(describe_result(assembled))
     if dry_run:
-        typer.echo("nothing is written (--dry-run)")
+        echo("nothing is written (--dry-run)")
         return
     assert to is not None
     write_dataset(assembled, to)
     _check(to, has_queries=bool(assembled.dataset.queries.ids))
 
 
+@datasets_app.command("generate-queries")
 def generate_queries(
     corpus: Annotated[Path, typer.Argument(help="Folder with corpus.jsonl, such as an imported folder of texts.")],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="BEIR folder to write.")],
@@ -120,9 +248,9 @@ def generate_queries(
     chat = Chat(endpoint, model)
     texts = read_corpus(corpus)
     rows = choose_documents(texts, documents, seed)
-    typer.echo(estimate_cost(texts, rows, chat, per_document, prices))
+    echo(str(estimate_cost(texts, rows, chat, per_document, prices)))
     if dry_run:
-        typer.echo("nothing is asked (--dry-run)")
+        echo("nothing is asked (--dry-run)")
         return
     keep = None
     if filter_ == "bm25":
@@ -132,10 +260,10 @@ def generate_queries(
 
         keep = round_trip(depth, load_encoder(filter_, cached=True))  # before anything is paid for
     made = generate(corpus, texts, rows, chat, Terminal(), count=per_document, keep=keep, shares=shares, seed=seed)
-    typer.echo(f"{made.written} queries written, {made.doubled} double, {made.lost} whose document did not come back")
-    typer.echo(describe_result(made.assembled))
+    echo(f"{made.written} queries written, {made.doubled} double, {made.lost} whose document did not come back")
+    echo(describe_result(made.assembled))
     write_dataset(made.assembled, to)
-    typer.echo("test queries are generated, too: figures say how well such questions are answered, not those of people")
+    echo("test queries are generated, too: figures say how well such questions are answered, not those of people")
     _check(to, has_queries=True)
 
 
@@ -169,7 +297,7 @@ def init(
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", here.resolve().name).lstrip("._-") or "run"
     text = recipe_text(seen, name=name, file=str(recipe), quick=quick)
     write_text(recipe, text)
-    typer.echo(f"{text}\n# {recipe} is written; see what it does: ranksaga run {recipe} --dry-run")
+    echo(f"{text}\n# {recipe} is written; see what it does: ranksaga run {recipe} --dry-run")
 
 
 def _tokens_of(model: str, limit: int | None) -> Tokens:
@@ -184,15 +312,9 @@ def _check(folder: Path, *, has_queries: bool) -> None:
     from ranksaga.data.check import check_beir
 
     if not has_queries:
-        typer.echo(
+        echo(
             f"{folder}: documents only, without queries yet; import again with --queries TABLE (query, file, "
             "heading), or let a language model write some: ranksaga datasets generate-queries"
         )
         return
-    findings = check_beir(folder)
-    for finding in findings:
-        typer.echo(f"{finding.level}: {finding}")
-    errors = sum(finding.level == "error" for finding in findings)
-    if errors:
-        raise UsageError(f"{folder}: {errors} error{'s' * (errors > 1)}; mend the lines above")
-    typer.echo(f"{folder}: good")
+    _say(check_beir(folder), folder)
