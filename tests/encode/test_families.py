@@ -309,3 +309,23 @@ def test_code_that_a_model_brings_is_shipped(
     np.testing.assert_allclose(scores(tuned), plain_scores(plain(shipped, trust_remote_code=True)), atol=2e-6)
     for task, tower in tower_models(tuned.model).items():
         plain(ship(tuned.with_model(tower), tmp_path / task), trust_remote_code=True)
+
+
+@pytest.mark.parametrize(("bias", "said"), [(-1e9, "its vectors are all zero"), (float("inf"), "are not finite")])
+def test_a_model_that_ranks_nothing_is_refused(
+    families: SimpleNamespace, tmp_path: Path, bias: float, said: str
+) -> None:
+    """Weights of which none is all zero, and vectors that are, or are no numbers."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    modules = [*families.pooled(families.bert(tmp_path)), families.dense(6, activation_function=torch.nn.ReLU())]
+    model = SentenceTransformer(str(families.save(tmp_path, modules)), device="cpu")
+    with torch.no_grad():
+        model[2].linear.bias.fill_(min(bias, 3e38))
+        model[2].linear.weight.mul_(1.0 if bias < 0 else 1e38)
+    model.save(str(tmp_path / "empty"))
+    with pytest.raises(ModelError, match=said) as caught:
+        ours(tmp_path / "empty")
+    assert str(tmp_path / "empty") in str(caught.value)
+    assert "\n" not in str(caught.value)

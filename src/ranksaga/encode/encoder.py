@@ -100,17 +100,17 @@ class Encoder:
         self._pads = pads
         query, document = towers(model)
         prompts = spec.prompts
-        readings = (
+        text_inputs = (
             text_input_of(model, query, QUERY, prompts.query, spec.max_length),
             text_input_of(model, document, DOCUMENT, prompts.document, spec.max_length),
         )
-        alike = document is query and readings[0].identity == readings[1].identity
-        engine = Engine(query, spec.precision, spec.similarity, readings[0], pads=pads)
-        self._query = self._document = TaskEncoder(engine, readings[0], spec, cached, workers)
+        alike = document is query and text_inputs[0].identity == text_inputs[1].identity
+        engine = Engine(query, spec.precision, spec.similarity, text_inputs[0], pads=pads)
+        self._query = self._document = TaskEncoder(engine, text_inputs[0], spec, cached, workers)
         if not alike:
-            engine = Engine(document, spec.precision, spec.similarity, readings[1], pads=pads)
+            engine = Engine(document, spec.precision, spec.similarity, text_inputs[1], pads=pads)
         if not alike or prompts.document != prompts.query:
-            self._document = TaskEncoder(engine, readings[1], spec, cached, workers)
+            self._document = TaskEncoder(engine, text_inputs[1], spec, cached, workers)
 
     @property
     def device(self) -> str:
@@ -151,8 +151,8 @@ class Encoder:
         Raises:
             ModelError: see :func:`ranksaga.encode.supported_models.check_trainable`.
         """
-        readings = self._query.reading, self._document.reading
-        check_trainable(self.spec.model, self.model, readings, pads=self._pads, two_towers=two_towers)
+        text_inputs = self._query.text_input, self._document.text_input
+        check_trainable(self.spec.model, self.model, text_inputs, pads=self._pads, two_towers=two_towers)
 
 
 def load_encoder(
@@ -228,10 +228,9 @@ def _pads(model: SentenceTransformer, spec: EncoderSpec) -> bool:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"sentence-transformers itself cannot encode with this model ({first})") from error
     for vectors in expected.values():
-        if not np.isfinite(vectors).all():
-            raise ModelError("its vectors hold NaN or infinite values, so nothing can be ranked by them")
-        if not vectors.any():
-            raise ModelError("its vectors are all zero, so nothing can be ranked by them")
+        if not np.isfinite(vectors).all() or not vectors.any():
+            kind = "all zero" if np.isfinite(vectors).all() else "not finite"
+            raise ModelError(f"its vectors are {kind}, so nothing can be ranked by them; train or save the model anew")
     off = np.inf
     for encoder in encoders:
         ours = {DOCUMENT: encoder._document.together, QUERY: encoder._query.together}

@@ -41,8 +41,9 @@ class Engine:
     """A model in the precision of its encoder. It travels to other processes by pickle, weights included.
 
     The transformer runs in ``precision``; pooling and normalisation always run in float32, which costs
-    nothing and keeps scores exact. ``reading`` is how the batches came about. With ``pads`` texts of different lengths
-    go through the model together; a model that does not mask its padding gives each its own vector only without.
+    nothing and keeps scores exact. ``text_input`` is how the batches came about. With ``pads`` texts of
+    different lengths go through the model together; a model that does not mask its padding gives each its own vector
+    only without.
     """
 
     def __init__(
@@ -50,12 +51,12 @@ class Engine:
         model: SentenceTransformer,
         precision: str,
         similarity: str,
-        reading: TextInput | None = None,
+        text_input: TextInput | None = None,
         *,
         pads: bool = True,
     ) -> None:
         self.model = model
-        self.reading = reading or TextInput()
+        self.text_input = text_input or TextInput()
         self._precision = precision
         self._similarity = similarity
         self._pads = pads
@@ -75,7 +76,7 @@ class Engine:
     @property
     def settings(self) -> list[Any]:
         """What else changes a vector, beside tokens; empty for most models."""
-        return [*self.reading.identity, *([] if self._pads else [["pads", False]])]
+        return [*self.text_input.identity, *([] if self._pads else [["pads", False]])]
 
     @cached_property
     def _flops(self) -> ForwardFlops:
@@ -88,8 +89,8 @@ class Engine:
 
     def padded_length(self, length: int) -> int:
         """Tokens that a text of so many is padded to, whatever is encoded beside it."""
-        own = getattr(getattr(self.model, "tokenizer", None), "model_max_length", None) or self.reading.max_length
-        return padded_length(length, min(own, self.reading.max_length))
+        own = getattr(getattr(self.model, "tokenizer", None), "model_max_length", None) or self.text_input.max_length
+        return padded_length(length, min(own, self.text_input.max_length))
 
     def __call__(self, tokens: Tokens) -> NDArray[np.float32]:
         """Vectors (n, d) of one batch. Where memory does not hold it, it goes in halves.
@@ -138,15 +139,15 @@ class Engine:
         if not self._pads and len(set(map(len, tokens))) > 1:
             return torch.cat([self._forward(tokens[row : row + 1]) for row in range(len(tokens))])
         model, transformer = self.model, self._ready()
-        given = arguments(model, self.reading.task)
+        given = arguments(model, self.text_input.task)
         if isinstance(transformer, FusedTransformer):
             texts = Packed.of(tokens)
-            features = {**self.reading.given, **texts.features(transformer(texts))}
+            features = {**self.text_input.given, **texts.features(transformer(texts))}
         else:
             length = self.padded_length(max(map(len, tokens))) if self._pads else None
             features = {
                 name: sent(value, model.device) if isinstance(value, torch.Tensor) else value
-                for name, value in self.reading.features(model, tokens, length).items()
+                for name, value in self.text_input.features(model, tokens, length).items()
             }
             with without_cudnn_attention(model.device):
                 features = transformer.eval()(features, **given[0])
@@ -164,7 +165,7 @@ class Engine:
             here = self.model.device.type == "cpu"
             if here:
                 keep_memory()
-            fusible = here and self._precision == "bf16" and self.reading.form != "texts"
+            fusible = here and self._precision == "bf16" and self.text_input.form != "texts"
             self._transformer = (fuse(list(self.model)) if fusible else None) or self._in_precision(first)
         return self._transformer
 
@@ -198,7 +199,7 @@ class Engine:
             model[0] = self._in_precision(model[0])
         return {
             "model": model,
-            "reading": self.reading,
+            "text_input": self.text_input,
             "_pads": self._pads,
             "_precision": self._precision,
             "_similarity": self._similarity,

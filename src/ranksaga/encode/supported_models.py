@@ -57,24 +57,24 @@ def check_model(name: str, model: SentenceTransformer, folder: Path | None) -> N
 
 
 def check_trainable(
-    name: str, model: SentenceTransformer, readings: tuple[TextInput, TextInput], *, pads: bool, two_towers: bool
+    name: str, model: SentenceTransformer, text_inputs: tuple[TextInput, TextInput], *, pads: bool, two_towers: bool
 ) -> None:
     """Refuse to train what could only be scored.
 
     Args:
         name: of the model.
         model: to be trained.
-        readings: how it reads queries and documents.
+        text_inputs: how it reads queries and documents.
         pads: whether its padding leaves its vectors alone.
         two_towers: whether it will be split in two.
 
     Raises:
         ModelError: it is none that training supports.
     """
-    for tower, reading in zip(towers(model), readings, strict=True):
+    for tower, text_input in zip(towers(model), text_inputs, strict=True):
         first: Any = tower[0]
         reason = ""
-        if reading.form == "texts" or not hasattr(getattr(first, "auto_model", None), "config"):
+        if text_input.form == "texts" or not hasattr(getattr(first, "auto_model", None), "config"):
             reason = f"{type(first).__name__} is no transformer that reads token ids alone"
         elif not hasattr(first.auto_model.config, "num_hidden_layers") or not hasattr(
             first.auto_model.config, "hidden_size"

@@ -47,14 +47,16 @@ class TaskEncoder:
 
     Args:
         engine: computes batches.
-        reading: how texts are read.
+        text_input: how texts are read.
         spec: of the encoder.
         cached: keep every vector on disk.
         workers: who runs the engine.
     """
 
-    def __init__(self, engine: Engine, reading: TextInput, spec: EncoderSpec, cached: bool, workers: Workers) -> None:
-        self.reading = reading
+    def __init__(
+        self, engine: Engine, text_input: TextInput, spec: EncoderSpec, cached: bool, workers: Workers
+    ) -> None:
+        self.text_input = text_input
         self._engine = engine
         self._spec = spec
         self._cached = cached
@@ -63,8 +65,15 @@ class TaskEncoder:
     @cached_property
     def identity(self) -> str:
         """16 hex digits of all that changes a vector but the text."""
-        spec, reading = self._spec, self.reading
-        known = [FORMAT, self._engine.revision, reading.prompt, reading.max_length, spec.precision, spec.similarity]
+        spec, text_input = self._spec, self.text_input
+        known = [
+            FORMAT,
+            self._engine.revision,
+            text_input.prompt,
+            text_input.max_length,
+            spec.precision,
+            spec.similarity,
+        ]
         return hash_json([*known, *self._engine.settings, software()])
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
@@ -80,7 +89,7 @@ class TaskEncoder:
     @cached_property
     def _cache(self) -> VectorCache:
         """Open as long as this encoder: a corpus that is encoded block by block reads each key once."""
-        label = f"{self._spec.model} {self._spec.precision} {self.reading.prompt!r}".strip()
+        label = f"{self._spec.model} {self._spec.precision} {self.text_input.prompt!r}".strip()
         return VectorCache(self.identity, label, dimension=self._engine.dimension)
 
     def _through_cache(self, texts: list[str], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
@@ -121,7 +130,7 @@ class TaskEncoder:
     def _embed(self, tokens: Sequence[Any], progress: Callable[[int], None] | None) -> NDArray[np.float32]:
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]), reverse=True)
         lengths = [len(tokens[row]) for row in order]
-        if self.on_gpu or self.reading.form == "texts":
+        if self.on_gpu or self.text_input.form == "texts":
             cuts = (evenly if self.on_gpu else by_budget)(lengths, TOKEN_BUDGET[self._kind])
         else:
             cuts = alike([self._engine.padded_length(length) for length in lengths], TOKEN_BUDGET[self._kind])
@@ -147,7 +156,7 @@ class TaskEncoder:
 
     @timed("tokenise")
     def _tokenize(self, texts: Sequence[str]) -> list[Any]:
-        return self.reading.rows(self._engine.model, texts)
+        return self.text_input.rows(self._engine.model, texts)
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:

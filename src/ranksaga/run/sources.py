@@ -35,7 +35,6 @@ def source_constants(settings: Training) -> dict[str, Any]:
             "NEGATIVES": NEGATIVES,
             "NEGATIVES_DEPTH": NEGATIVES_DEPTH,
             "MARGIN": MARGIN,
-            "GIVEN_NEGATIVES": True,
         }
         return mines if settings.hard_negatives else {}
     return {

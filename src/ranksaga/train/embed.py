@@ -113,13 +113,13 @@ class Embedder:
         self._kind = kinds[precision]
         self._device = model.device
         self._towers = towers(model)
-        self._readings = tuple(
+        self._text_inputs = tuple(
             text_input_of(model, tower, task, prompt, max_length)
             for tower, task, prompt in zip(self._towers, (QUERY, DOCUMENT), prompts, strict=True)
         )
         # Texts of both kinds go through one model together unless it is told which they are.
-        query_reading, document_reading = self._readings
-        self._together = self._towers[0] is self._towers[1] and query_reading.identity == document_reading.identity
+        query_input, document_input = self._text_inputs
+        self._together = self._towers[0] is self._towers[1] and query_input.identity == document_input.identity
         self._ranks = ranks
         self.budget = TOKEN_BUDGET["cuda" if model.device.type == "cuda" else "cpu"]
         self._normalise = model.similarity_fn_name != "dot"
@@ -186,7 +186,7 @@ class Embedder:
         if self._device.type != "cuda":
             return self.budget
         weights = {id(one): one for tower in self._towers for one in tower.parameters()}.values()
-        longest = max(reading.max_length for reading in self._readings)
+        longest = max(text_input.max_length for text_input in self._text_inputs)
         tokens = np.zeros(longest, dtype=np.int32)
 
         def embed(tower: int, count: int) -> torch.Tensor:
@@ -211,17 +211,17 @@ class Embedder:
         """Vectors (n, d) of one pass."""
         import torch
 
-        model, reading = self._towers[texts.tower], self._readings[texts.tower]
+        model, text_input = self._towers[texts.tower], self._text_inputs[texts.tower]
         transformer, *rest = model
-        given, *more = arguments(model, reading.task)
+        given, *more = arguments(model, text_input.task)
         fused = self._fast(texts.tower)
         if fused is not None:
             packed = Packed.of(texts.tokens)
-            features = {**reading.given, **packed.features(fused(packed))}
+            features = {**text_input.given, **packed.features(fused(packed))}
         else:
             features = {
                 name: sent(value, self._device) if isinstance(value, torch.Tensor) else value
-                for name, value in reading.features(model, texts.tokens).items()
+                for name, value in text_input.features(model, texts.tokens).items()
             }
             half = torch.autocast(self._device.type, self._kind, enabled=self.precision != "fp32")
             with half, without_cudnn_attention(self._device):
@@ -236,7 +236,7 @@ class Embedder:
         known = self._tokens[tower]
         new = list(dict.fromkeys(text for text in texts if text not in known))
         if new:
-            for text, row in zip(new, self._readings[tower].rows(self._towers[tower], new), strict=True):
+            for text, row in zip(new, self._text_inputs[tower].rows(self._towers[tower], new), strict=True):
                 known[text] = np.array(row, dtype=np.int32)
         return [known[text] for text in texts]
 
