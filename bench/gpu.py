@@ -222,7 +222,7 @@ def measure_training(setting: Setting, report: Report, dataset: Any, folder: Pat
 
     marks: list[float] = []
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             if setting.device != "cpu":
                 torch.cuda.synchronize()

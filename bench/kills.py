@@ -128,7 +128,7 @@ def keep_journal(path: Path) -> None:
         os.write(handle, f"replace\t{os.path.abspath(source)}\t{os.path.abspath(target)}\n".encode())
         replace(source, target, **options)
 
-    os.fsync, os.replace = noted_fsync, noted_replace
+    os.fsync, os.replace = noted_fsync, noted_replace  # type: ignore[assignment]
 
 
 def flushed(journal: Path) -> dict[str, int]:

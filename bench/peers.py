@@ -26,7 +26,7 @@ def mteb_benchmark(tuned: bool) -> dict[str, float]:
     from mteb.abstasks.task_metadata import TaskMetadata
 
     def task(name: str) -> AbsTaskRetrieval:
-        class Local(AbsTaskRetrieval):
+        class Local(AbsTaskRetrieval):  # type: ignore[misc]
             metadata = TaskMetadata(
                 name=f"Local{name}",
                 dataset={"path": f"local/{name}", "revision": "1"},

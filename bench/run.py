@@ -185,11 +185,10 @@ def write(name: str, rows: dict[str, Any]) -> None:
 
 def machine() -> str:
     """What is measured on. AMX, which multiplies matrices in bf16, makes another machine of a processor."""
-    told = dict(
-        (part.strip() for part in line.split(":", 1))
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if ":" in line
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    told = {
+        name.strip(): value.strip() for name, separator, value in (line.partition(":") for line in lines) if separator
+    }
     amx = "with" if "amx_bf16" in told.get("flags", "").split() else "without"
     return f"{os.cpu_count()} cores of {told.get('model name', platform.processor())}, {amx} AMX"
 

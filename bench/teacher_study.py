@@ -59,8 +59,9 @@ def main() -> None:
     from ranksaga.retrieve.lexical import LexicalIndex
     from ranksaga.run.console import Silent
     from ranksaga.run.context import Context
-    from ranksaga.run.measure import baseline, vectors_of
+    from ranksaga.run.measure import vectors_of
     from ranksaga.run.plan import SHIPPED, draw_plan
+    from ranksaga.run.stages.baseline import rank_with_base
     from ranksaga.run.store import Store
     from ranksaga.train.teacher import Mix, Passages, Teacher, choose_mix, passages_of
 
@@ -78,19 +79,19 @@ def main() -> None:
         teachers: dict[str, Any] = {}
         passages: dict[str, Any] = {}
         devs: dict[str, tuple[Any, Any]] = {}
-        for subject in context.subjects:
-            name = names[subject.name]
-            vectors = vectors_of(baseline(context, subject))
-            train, dev = training.get(subject.name, Qrels.of([])), selecting[subject.name]
+        for member in context.datasets:
+            name = names[member.name]
+            vectors = vectors_of(rank_with_base(context, member))
+            train, dev = training.get(member.name, Qrels.of([])), selecting[member.name]
             asked = vectors.of_queries(train.query_rows)
             none = np.empty((0, vectors.documents.shape[1]), dtype=np.float32)
-            index, documents = LexicalIndex.of(subject.dataset), np.array(vectors.documents)
+            index, documents = LexicalIndex.of(member.dataset), np.array(vectors.documents)
             # The spread needs queries: those of dev stand for the pseudo-queries.
             known = vectors.of_queries(dev.query_rows)
             teachers[name] = Teacher(
-                subject.dataset, index, Mix(), documents, (), known, train, asked if len(train) else none
+                member.dataset, index, Mix(), documents, (), known, train, asked if len(train) else none
             )
-            texts, rows = passages_of(subject.dataset.corpus)
+            texts, rows = passages_of(member.dataset.corpus)
             passages[name] = lambda texts=texts, rows=rows: Passages(context.encoder.encode_documents(texts), rows)
             devs[name] = dev, known
         print_table(teachers, passages, devs, choose_mix)
